@@ -1,0 +1,40 @@
+package hosttest
+
+import (
+	"os"
+	"slices"
+	"strings"
+	"testing"
+)
+
+// RequireEnv is a comma-separated list of tiers that must run: a test of a
+// named tier fails, rather than skips, when what the tier needs is missing.
+const RequireEnv = "NODEAGENT_TEST_REQUIRE"
+
+// The tiers that need more than the Go toolchain.
+const (
+	// Libvirt needs root, libvirtd, QEMU, Prometheus and promtool.
+	Libvirt = "libvirt"
+	// VM needs QEMU 8 or later and the cached kernel.
+	VM = "vm"
+	// Cluster needs the cached kube-apiserver and etcd.
+	Cluster = "cluster"
+)
+
+// Need ends the test when missing says why the tier cannot run here: as a
+// failure when RequireEnv names the tier, as a skip otherwise.
+func Need(t testing.TB, tier string, missing error) {
+	t.Helper()
+	if missing == nil {
+		return
+	}
+	if Required(tier) {
+		t.Fatalf("tier %s is required by %s but cannot run: %v", tier, RequireEnv, missing)
+	}
+	t.Skipf("tier %s: %v", tier, missing)
+}
+
+// Required reports whether RequireEnv names the tier.
+func Required(tier string) bool {
+	return slices.Contains(strings.Split(os.Getenv(RequireEnv), ","), tier)
+}
