@@ -1,0 +1,252 @@
+package hostfs
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	securejoin "github.com/cyphar/filepath-securejoin"
+	"golang.org/x/sys/unix"
+)
+
+// maxFile bounds one read. The largest file a probe reads, /proc/cpuinfo of a
+// machine with a thousand CPUs, is about 2 MiB.
+const maxFile = 8 << 20
+
+// Errors that a caller may branch on, besides those of package io/fs.
+var (
+	// ErrTooLarge says that a file is larger than any probe expects.
+	ErrTooLarge = errors.New("file is larger than 8 MiB")
+	// ErrNotRecorded says that a recording does not know about a path, which
+	// is less than knowing that the path is absent.
+	ErrNotRecorded = errors.New("not part of this recording")
+	// ErrNotMounted says that the whole file system of a path is missing, so
+	// that the path's absence says nothing about the host.
+	ErrNotMounted = errors.New("nothing is mounted there")
+)
+
+// Root is a host's file system below a directory.
+type Root struct {
+	dir       string
+	recording *Manifest // nil on a real file system
+	seen      *Recorder // nil unless the reads are being recorded
+	cleanup   func() error
+}
+
+// Open returns the root at a directory ("/" is this machine) or at a
+// recording made by [Recorder.WriteArchive]. Close it to give back what a
+// recording took to unpack.
+func Open(name string) (*Root, error) {
+	info, err := os.Stat(name)
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	if !info.IsDir() {
+		return openArchive(name)
+	}
+	dir, err := filepath.Abs(name)
+	if err != nil {
+		return nil, fmt.Errorf("open root: %w", err)
+	}
+	return openDir(dir)
+}
+
+// openDir returns the root at dir, which may hold an unpacked recording.
+func openDir(dir string) (*Root, error) {
+	root := &Root{dir: dir}
+	manifest, err := readManifest(dir)
+	if err != nil {
+		return nil, err
+	}
+	root.recording = manifest
+	return root, nil
+}
+
+// Close removes what an archive was unpacked to; on a directory it does nothing.
+func (r *Root) Close() error {
+	if r.cleanup == nil {
+		return nil
+	}
+	return r.cleanup()
+}
+
+// Dir returns the directory on this machine, for libraries that read for themselves.
+func (r *Root) Dir() string { return r.dir }
+
+// Recording returns the manifest when the root is a recording, else nil.
+func (r *Root) Recording() *Manifest { return r.recording }
+
+// ReadFile returns the whole content of a file, 8 MiB at most.
+func (r *Root) ReadFile(name string) ([]byte, error) {
+	name = path.Clean(name)
+	data, err := r.read(name)
+	r.seen.file(name, data, err)
+	return data, err
+}
+
+func (r *Root) read(name string) ([]byte, error) {
+	if err := r.recording.fault("read", name); err != nil {
+		return nil, pathError("read", name, err)
+	}
+	full, err := r.resolve(name)
+	if err != nil {
+		return nil, pathError("read", name, err)
+	}
+	// A FIFO or a device in the place of a file must not hold the reader.
+	file, err := os.OpenFile(full, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	if err != nil {
+		return nil, pathError("read", name, r.absence(name, err))
+	}
+	defer file.Close() //nolint:errcheck // nothing was written
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err != nil {
+		return nil, pathError("read", name, err)
+	}
+	if len(data) > maxFile {
+		return nil, pathError("read", name, ErrTooLarge)
+	}
+	return data, nil
+}
+
+// ReadDir returns the names in a directory, sorted.
+func (r *Root) ReadDir(name string) ([]string, error) {
+	name = path.Clean(name)
+	names, err := r.readDir(name)
+	r.seen.list(name, names, err)
+	return names, err
+}
+
+func (r *Root) readDir(name string) ([]string, error) {
+	if r.recording != nil {
+		names, err := r.recording.list(name)
+		if err != nil {
+			return nil, pathError("list", name, err)
+		}
+		return names, nil
+	}
+	full, err := r.resolve(name)
+	if err != nil {
+		return nil, pathError("list", name, err)
+	}
+	entries, err := os.ReadDir(full)
+	if err != nil {
+		return nil, pathError("list", name, r.absence(name, err))
+	}
+	names := make([]string, 0, len(entries))
+	for _, entry := range entries {
+		names = append(names, entry.Name())
+	}
+	slices.Sort(names)
+	return names, nil
+}
+
+// ReadLink returns the target of a symbolic link.
+func (r *Root) ReadLink(name string) (string, error) {
+	name = path.Clean(name)
+	target, err := r.readLink(name)
+	r.seen.link(name, err)
+	return target, err
+}
+
+func (r *Root) readLink(name string) (string, error) {
+	if err := r.recording.fault("readlink", name); err != nil {
+		return "", pathError("readlink", name, err)
+	}
+	full, err := r.resolveParent(name)
+	if err != nil {
+		return "", pathError("readlink", name, err)
+	}
+	target, err := os.Readlink(full)
+	if err != nil {
+		return "", pathError("readlink", name, r.absence(name, err))
+	}
+	return target, nil
+}
+
+// Exists reports whether a path is there; an error means that nobody can tell.
+func (r *Root) Exists(name string) (bool, error) {
+	name = path.Clean(name)
+	found, err := r.exists(name)
+	r.seen.exists(name, found, err)
+	return found, err
+}
+
+func (r *Root) exists(name string) (bool, error) {
+	if err := r.recording.fault("stat", name); err != nil {
+		return false, pathError("stat", name, err)
+	}
+	full, err := r.resolve(name)
+	if err != nil {
+		return false, pathError("stat", name, err)
+	}
+	if _, err := os.Stat(full); err != nil {
+		if r.recording.present(name) {
+			return true, nil
+		}
+		if err = r.absence(name, err); Absent(err) {
+			return false, nil
+		}
+		return false, pathError("stat", name, err)
+	}
+	return true, nil
+}
+
+// Resolve returns where a host path lies on this machine, all links followed
+// below the root. The path itself need not exist.
+func (r *Root) Resolve(name string) (string, error) {
+	full, err := r.resolve(path.Clean(name))
+	if err != nil {
+		return "", pathError("resolve", name, err)
+	}
+	return full, nil
+}
+
+func (r *Root) resolve(name string) (string, error) {
+	if r.dir == "/" {
+		return name, nil
+	}
+	return securejoin.SecureJoin(r.dir, name)
+}
+
+func (r *Root) resolveParent(name string) (string, error) {
+	dir, err := r.resolve(path.Dir(name))
+	if err != nil {
+		return "", err
+	}
+	return filepath.Join(dir, path.Base(name)), nil
+}
+
+// absence returns err, unless it says that a path does not exist and nothing
+// can be concluded from that.
+func (r *Root) absence(name string, err error) error {
+	if !Absent(err) {
+		return err
+	}
+	if r.recording != nil {
+		return r.recording.absence(name)
+	}
+	mount, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
+	switch mount {
+	case "proc", "sys", "dev":
+		entries, listErr := os.ReadDir(filepath.Join(r.dir, mount))
+		if listErr != nil || len(entries) == 0 {
+			return fmt.Errorf("/%s: %w", mount, ErrNotMounted)
+		}
+	}
+	return err
+}
+
+// pathError names the host's path, whatever path the system call saw.
+func pathError(op, name string, err error) error {
+	var inner *fs.PathError
+	if errors.As(err, &inner) {
+		err = inner.Err
+	}
+	return &fs.PathError{Op: op, Path: name, Err: err}
+}
