@@ -1,0 +1,244 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"time"
+
+	"github.com/goccy/go-yaml"
+	"github.com/goccy/go-yaml/ast"
+	"github.com/goccy/go-yaml/parser"
+	"github.com/goccy/go-yaml/token"
+)
+
+// Error is what is wrong with a configuration, and where.
+type Error struct {
+	Line    int    // 1-based; 0 when the value is a default
+	Path    string // "web.listenAddress"; empty for the document itself
+	Message string
+}
+
+func (e *Error) Error() string {
+	var out strings.Builder
+	if e.Line > 0 {
+		fmt.Fprintf(&out, "line %d: ", e.Line)
+	}
+	if e.Path != "" {
+		out.WriteString(e.Path + ": ")
+	}
+	out.WriteString(e.Message)
+	return out.String()
+}
+
+// Parse returns the configuration in a YAML document, defaults filled in.
+// checkURI judges a libvirt URI. Every error is an [*Error]; several are joined.
+func Parse(data []byte, checkURI func(string) error) (Config, error) {
+	config := Default()
+	file, err := parser.ParseBytes(data, 0)
+	if err != nil {
+		return Config{}, locate(nil, err)
+	}
+	body, err := onlyBody(file)
+	if err != nil {
+		return Config{}, err
+	}
+	if body != nil {
+		if err := checkDurations(file, reflect.TypeFor[Config](), ""); err != nil {
+			return Config{}, err
+		}
+		if err := yaml.UnmarshalWithOptions(data, &config, yaml.Strict()); err != nil {
+			return Config{}, locate(file, err)
+		}
+	}
+	if config.Telemetry.LibvirtURIs == nil {
+		config.Telemetry.LibvirtURIs = []string{}
+	}
+	return config, joined(file, Validate(config, checkURI))
+}
+
+// onlyBody returns the content of the one document, nil when it says nothing.
+func onlyBody(file *ast.File) (ast.Node, error) {
+	var body ast.Node
+	for _, document := range file.Docs {
+		switch {
+		case document.Body == nil, document.Body.Type() == ast.NullType, document.Body.Type() == ast.CommentType:
+		case body != nil:
+			return nil, &Error{Line: document.Body.GetToken().Position.Line, Message: "a second document: a configuration is one document"}
+		default:
+			body = document.Body
+		}
+	}
+	return body, nil
+}
+
+// checkDurations finds the durations that cannot be read. The decoder finds
+// them too, but does not say where.
+func checkDurations(file *ast.File, of reflect.Type, path string) error {
+	var bad []error
+	for _, field := range reflect.VisibleFields(of) {
+		name := strings.TrimPrefix(path+"."+field.Tag.Get("yaml"), ".")
+		switch {
+		case field.Type == reflect.TypeFor[time.Duration]():
+			value := lookup(file, name)
+			if value == nil {
+				continue
+			}
+			if _, err := time.ParseDuration(value.GetToken().Value); err != nil {
+				bad = append(bad, &Error{
+					Line: value.GetToken().Position.Line, Path: name,
+					Message: fmt.Sprintf("%q is not a duration; write it as 500ms, 5s or 1m30s", value.GetToken().Value),
+				})
+			}
+		case field.Type.Kind() == reflect.Struct:
+			bad = append(bad, checkDurations(file, field.Type, name))
+		}
+	}
+	return errors.Join(bad...)
+}
+
+// lookup returns the node at a path, or nil.
+func lookup(file *ast.File, path string) ast.Node {
+	if file == nil {
+		return nil
+	}
+	at, err := yaml.PathString("$." + path)
+	if err != nil {
+		return nil
+	}
+	node, err := at.FilterFile(file)
+	if err != nil {
+		return nil
+	}
+	return node
+}
+
+// joined gives problems their lines.
+func joined(file *ast.File, problems []Error) error {
+	var located []error
+	for _, problem := range problems {
+		if node := lookup(file, problem.Path); node != nil {
+			problem.Line = node.GetToken().Position.Line
+		}
+		located = append(located, &problem)
+	}
+	return errors.Join(located...)
+}
+
+// locate turns the decoder's error into one line with line and path.
+func locate(file *ast.File, err error) error {
+	var detail yaml.Error
+	if !errors.As(err, &detail) || detail.GetToken() == nil {
+		return &Error{Message: err.Error()}
+	}
+	at := detail.GetToken()
+	problem := &Error{Line: at.Position.Line, Path: pathOf(file, at), Message: detail.GetMessage()}
+	var unknown *yaml.UnknownFieldError
+	var mistyped *yaml.TypeError
+	switch {
+	case errors.As(err, &unknown):
+		problem.Message = "unknown field" + suggest(at.Value, problem.Path)
+	case errors.As(err, &mistyped):
+		problem.Message = fmt.Sprintf("%q does not fit: want %s", at.Value, kindName(mistyped.DstType))
+	}
+	return problem
+}
+
+// finder looks for the node that a token belongs to.
+type finder struct {
+	at   *token.Token
+	path string
+}
+
+func (f *finder) Visit(node ast.Node) ast.Visitor {
+	pair, isPair := node.(*ast.MappingValueNode)
+	switch {
+	case isPair && pair.Key.GetToken().Position.Offset == f.at.Position.Offset:
+		f.path = pair.GetPath()
+	case !isPair && node.GetToken() != nil && node.GetToken().Position.Offset == f.at.Position.Offset:
+		f.path = node.GetPath()
+	}
+	return f
+}
+
+func pathOf(file *ast.File, at *token.Token) string {
+	if file == nil {
+		return ""
+	}
+	search := &finder{at: at}
+	for _, document := range file.Docs {
+		ast.Walk(search, document)
+	}
+	return strings.TrimPrefix(strings.TrimPrefix(search.path, "$"), ".")
+}
+
+// suggest names the field that a typing mistake was meant to be.
+func suggest(name, path string) string {
+	parent, _, _ := cutLast(path)
+	known := fieldsAt(reflect.TypeFor[Config](), parent)
+	for _, field := range known {
+		if strings.EqualFold(field, name) || distance(strings.ToLower(field), strings.ToLower(name)) <= 2 {
+			return fmt.Sprintf("; did you mean %s?", field)
+		}
+	}
+	return fmt.Sprintf("; there are %s", strings.Join(known, ", "))
+}
+
+func cutLast(path string) (parent, last string, found bool) {
+	i := strings.LastIndex(path, ".")
+	if i < 0 {
+		return "", path, false
+	}
+	return path[:i], path[i+1:], true
+}
+
+// fieldsAt lists the fields of the section at a path.
+func fieldsAt(of reflect.Type, path string) []string {
+	var names []string
+	section, rest, _ := strings.Cut(path, ".")
+	for _, field := range reflect.VisibleFields(of) {
+		name := field.Tag.Get("yaml")
+		if path == "" {
+			names = append(names, name)
+		} else if name == section && field.Type.Kind() == reflect.Struct {
+			return fieldsAt(field.Type, rest)
+		}
+	}
+	return names
+}
+
+// distance is the number of single-letter edits between two words (Levenshtein).
+func distance(a, b string) int {
+	row := make([]int, len(b)+1)
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		diagonal := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			cost := 1
+			if a[i] == b[j] {
+				cost = 0
+			}
+			diagonal, row[j+1] = row[j+1], min(row[j+1]+1, row[j]+1, diagonal+cost)
+		}
+	}
+	return row[len(b)]
+}
+
+func kindName(of reflect.Type) string {
+	switch {
+	case of == nil:
+		return "another type"
+	case of == reflect.TypeFor[time.Duration]():
+		return "a duration such as 500ms, 5s or 1m30s"
+	case of.Kind() == reflect.String:
+		return "a string"
+	case of.Kind() == reflect.Slice:
+		return "a list"
+	default:
+		return "a " + of.Kind().String()
+	}
+}
