@@ -1,0 +1,120 @@
+package kvmcheck
+
+import (
+	"cmp"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/virtnode/nodeagent/internal/hostfs"
+)
+
+const (
+	hugepagesDir = "/sys/kernel/mm/hugepages"
+	nodesDir     = "/sys/devices/system/node"
+)
+
+func collectMemory(root *hostfs.Root) MemoryFacts {
+	return MemoryFacts{Hugepages: collectHugepages(root, hugepagesDir), NUMA: collectNUMA(root)}
+}
+
+// collectHugepages reads the pools below a directory, whole-host or one node's
+// (Linux Documentation/ABI/testing/sysfs-kernel-mm-hugepages). A kernel
+// without hugetlbfs has none.
+func collectHugepages(root *hostfs.Root, dir string) Reading[[]HugepagePool] {
+	names, err := root.ReadDir(dir)
+	if hostfs.Absent(err) {
+		return known(dir, []HugepagePool{})
+	}
+	if err != nil {
+		return unknown[[]HugepagePool](dir, err)
+	}
+	pools := []HugepagePool{}
+	for _, name := range names {
+		size, ok := parsePoolName(name)
+		if !ok {
+			continue
+		}
+		pool := HugepagePool{
+			SizeKiB: size,
+			Total:   readPages(root, dir, name, "nr_hugepages"),
+			Free:    readPages(root, dir, name, "free_hugepages"),
+			Surplus: readPages(root, dir, name, "surplus_hugepages"),
+		}
+		if dir == hugepagesDir {
+			reserved := readPages(root, dir, name, "resv_hugepages")
+			pool.Reserved = &reserved
+		}
+		pools = append(pools, pool)
+	}
+	slices.SortFunc(pools, func(a, b HugepagePool) int { return cmp.Compare(a.SizeKiB, b.SizeKiB) })
+	return known(dir, pools)
+}
+
+func readPages(root *hostfs.Root, elem ...string) Reading[uint64] {
+	source := path.Join(elem...)
+	pages, err := root.ReadUint(source)
+	return reading(source, pages, err)
+}
+
+// parsePoolName reads "hugepages-2048kB".
+func parsePoolName(name string) (sizeKiB uint64, ok bool) {
+	digits, isPool := strings.CutPrefix(name, "hugepages-")
+	digits, inKiB := strings.CutSuffix(digits, "kB")
+	if !isPool || !inKiB {
+		return 0, false
+	}
+	size, err := strconv.ParseUint(digits, 10, 64)
+	return size, err == nil && size > 0
+}
+
+// collectNUMA reads /sys/devices/system/node/nodeN
+// (Linux Documentation/ABI/stable/sysfs-devices-node).
+func collectNUMA(root *hostfs.Root) Reading[[]NUMANode] {
+	names, err := root.ReadDir(nodesDir)
+	if hostfs.Absent(err) {
+		return known(nodesDir, []NUMANode{}) // a kernel without NUMA
+	}
+	if err != nil {
+		return unknown[[]NUMANode](nodesDir, err)
+	}
+	nodes := []NUMANode{}
+	for _, name := range names {
+		digits, isNode := strings.CutPrefix(name, "node")
+		id, err := strconv.Atoi(digits)
+		if !isNode || err != nil {
+			continue
+		}
+		nodes = append(nodes, collectNode(root, path.Join(nodesDir, name), id))
+	}
+	slices.SortFunc(nodes, func(a, b NUMANode) int { return cmp.Compare(a.ID, b.ID) })
+	return known(nodesDir, nodes)
+}
+
+func collectNode(root *hostfs.Root, dir string, id int) NUMANode {
+	node := NUMANode{ID: id}
+	source := path.Join(dir, "cpulist")
+	cpus, err := root.ReadString(source)
+	node.CPUs = reading(source, cpus, err)
+
+	source = path.Join(dir, "distance")
+	text, err := root.ReadString(source)
+	if err != nil {
+		node.Distances = unknown[[]int](source, err)
+	} else {
+		distances, err := parseDistances(text)
+		node.Distances = reading(source, distances, err)
+	}
+
+	source = path.Join(dir, "meminfo")
+	data, err := root.ReadFile(source)
+	if err != nil {
+		node.MemoryKiB = unknown[uint64](source, err)
+	} else {
+		total, err := parseNodeMemTotal(data)
+		node.MemoryKiB = reading(source, total, err)
+	}
+	node.Hugepages = collectHugepages(root, path.Join(dir, "hugepages")).Value
+	return node
+}
