@@ -106,7 +106,7 @@ func TestMaskReplacesIdentities(t *testing.T) {
 		"sys/class/net/enx0a1b2c3d4e5f/address":  "0a:1b:2c:3d:4e:5f\n",
 		"sys/class/net/eth1/address":             "0a:1b:2c:3d:4e:60\n",
 		"sys/class/net/eth1/peer":                "0a:1b:2c:3d:4e:5f\n",
-		"proc/cmdline":                           "root=UUID=4c4c4544-0051-3510-8052-b4c04f4a5931 quiet\n",
+		"proc/cmdline":                           "root=UUID=4c4c4544-0051-3510-8052-b4c04f4a5931 intel_iommu=on iommu.passthrough=1 password=hunter2 -- ABC123 iommu=off\n",
 		"sys/bus/pci/devices/0000:00:01.0/class": "0x020000\n",
 	})
 	root := replayed(t, host, Manifest{Masked: true}, func(r *Root) {
@@ -128,7 +128,7 @@ func TestMaskReplacesIdentities(t *testing.T) {
 			return err
 		}
 		data, err := os.ReadFile(name)
-		for _, secret := range []string{"ABC123", "4c4c4544", "0a:1b:2c", "0a1b2c"} {
+		for _, secret := range []string{"ABC123", "4c4c4544", "hunter2", "0a:1b:2c", "0a1b2c"} {
 			if strings.Contains(name+string(data), secret) {
 				t.Errorf("%s shows %s", name, secret)
 			}
@@ -150,6 +150,9 @@ func TestMaskReplacesIdentities(t *testing.T) {
 	}
 	if renamed != peer || peer == own {
 		t.Errorf("equal addresses must stay equal and others differ: %s %s %s", renamed, peer, own)
+	}
+	if line, err := root.ReadString("/proc/cmdline"); line != "intel_iommu=on iommu.passthrough=1" {
+		t.Errorf("masked command line: got %q, %v", line, err)
 	}
 	if _, err := root.ReadString("/sys/bus/pci/devices/0000:00:01.0/class"); err != nil {
 		t.Errorf("a PCI address was masked: %v", err)

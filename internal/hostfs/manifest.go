@@ -60,6 +60,9 @@ func parseManifest(data []byte) (*Manifest, error) {
 	if manifest.Version != manifestVersion {
 		return nil, fmt.Errorf("%s has version %d; this agent reads version %d", manifestName, manifest.Version, manifestVersion)
 	}
+	if manifest.Faults == nil {
+		manifest.Faults = make(map[string]string)
+	}
 	slices.Sort(manifest.Present)
 	slices.Sort(manifest.Absent)
 	return manifest, nil

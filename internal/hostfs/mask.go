@@ -41,13 +41,35 @@ func masker(on bool) func(string) string {
 	}
 }
 
-// maskFile replaces the content of the files whose whole value is an identity.
+// maskFile replaces the content of files whose whole value is an identity, and
+// what strangers may have put on the kernel's command line.
 func maskFile(name, data string) string {
 	base := path.Base(name)
 	switch {
+	case name == "/proc/cmdline":
+		return maskCmdline(data)
 	case strings.Contains(base, "serial"), strings.HasSuffix(base, "_uuid"),
 		strings.HasSuffix(base, "asset_tag"), base == "machine-id":
 		return "masked\n"
 	}
 	return data
 }
+
+// maskCmdline keeps the parameters that are about virtualization, memory, CPUs
+// and PCI. The others may hold host names, addresses and secrets.
+func maskCmdline(line string) string {
+	var kept []string
+	for _, parameter := range strings.Fields(line) {
+		if parameter == "--" {
+			break // what follows is for init
+		}
+		if tellingParameter.MatchString(parameter) {
+			kept = append(kept, parameter)
+		}
+	}
+	return strings.Join(kept, " ") + "\n"
+}
+
+var tellingParameter = regexp.MustCompile(`^(intel_iommu|amd_iommu|iommu|iommu\.[a-z]+|intremap|nointremap|` +
+	`hugepages|hugepagesz|default_hugepagesz|transparent_hugepage|kvm[a-z_-]*\.[a-z0-9_]+|vfio[a-z_-]*\.[a-z0-9_]+|` +
+	`mitigations|isolcpus|nohz_full|tsc|clocksource|pci|nosmt|cgroup_[a-z_0-9]+)(=[^ ]*)?$`)

@@ -43,30 +43,35 @@ func explain(source string, err error) string {
 	return fmt.Sprintf("%s: %v", source, err)
 }
 
-type readingJSON[T any] struct {
-	Value  *T     `json:"value,omitempty"`
-	Source string `json:"source,omitempty"`
-	Err    string `json:"error,omitempty"`
+// readingJSON keeps the value raw: what is known may well be null or zero.
+type readingJSON struct {
+	Value  json.RawMessage `json:"value,omitempty"`
+	Source string          `json:"source,omitempty"`
+	Err    string          `json:"error,omitempty"`
 }
 
 // MarshalJSON gives {"value":…,"source":…} or {"source":…,"error":…}.
 func (r Reading[T]) MarshalJSON() ([]byte, error) {
-	out := readingJSON[T]{Source: r.Source, Err: r.Err}
+	out := readingJSON{Source: r.Source, Err: r.Err}
 	if r.Known {
-		out.Value = &r.Value
+		value, err := json.Marshal(r.Value)
+		if err != nil {
+			return nil, err
+		}
+		out.Value = value
 	}
 	return json.Marshal(out)
 }
 
 // UnmarshalJSON reads what MarshalJSON wrote.
 func (r *Reading[T]) UnmarshalJSON(data []byte) error {
-	var in readingJSON[T]
+	var in readingJSON
 	if err := json.Unmarshal(data, &in); err != nil {
 		return err
 	}
 	*r = Reading[T]{Source: in.Source, Err: in.Err, Known: in.Value != nil}
-	if in.Value != nil {
-		r.Value = *in.Value
+	if in.Value == nil {
+		return nil
 	}
-	return nil
+	return json.Unmarshal(in.Value, &r.Value)
 }

@@ -4,8 +4,10 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"os/signal"
 	"syscall"
 
@@ -23,10 +25,18 @@ func run() int {
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand()
-	if err := root.ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "bed:", err)
-		return 1
+	root.AddCommand(libvirtCommand())
+	root.AddCommand(vmCommand())
+	root.AddCommand(clusterCommand())
+	err := root.ExecuteContext(ctx)
+	// A command that ran in a bed gives its own exit status.
+	var status *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &status) && status.ExitCode() > 0:
+		return status.ExitCode()
 	}
-	return 0
+	fmt.Fprintln(os.Stderr, "bed:", err)
+	return 1
 }

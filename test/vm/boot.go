@@ -1,0 +1,172 @@
+package vm
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Machine is a guest that runs. Its methods may be called at the same time.
+type Machine struct {
+	Profile Profile
+	// Release is the guest kernel's, as uname -r prints it.
+	Release string
+	// Share is the host's folder that is /share in the guest.
+	Share string
+
+	dir     string        // console, qemu.log, and the share unless it was given
+	grace   time.Duration // as the constant; shorter in a test
+	process *os.Process
+	session *session
+	// down is closed when QEMU has ended.
+	down chan struct{}
+}
+
+// Boot starts p and returns when the guest takes commands; ctx bounds the
+// boot only. The caller has to Close the machine. QEMU ends with this process
+// in any case.
+func Boot(ctx context.Context, p Profile) (*Machine, error) {
+	ctx, cancel := context.WithTimeout(ctx, p.BootTimeout)
+	defer cancel()
+	img, err := findImage()
+	if err != nil {
+		return nil, err
+	}
+	m, err := newMachine(p)
+	if err != nil {
+		return nil, err
+	}
+	err = m.launch(img)
+	if err == nil {
+		err = m.greet(ctx)
+	}
+	if err != nil {
+		err = fmt.Errorf("boot %s: %w\n%s", p.Name, err, m.consoleTail())
+		return nil, errors.Join(err, m.Close())
+	}
+	return m, nil
+}
+
+// Close ends the guest as pulling the plug would. What the guest has written
+// to the share stays written, but a Share that Boot made is removed.
+func (m *Machine) Close() error {
+	m.kill()
+	var err error
+	if m.session != nil {
+		err = m.session.close()
+	}
+	return errors.Join(err, os.RemoveAll(m.dir))
+}
+
+// kill ends QEMU and waits for its end.
+func (m *Machine) kill() {
+	if m.process == nil {
+		return
+	}
+	// The only failure is that it has ended before.
+	_ = m.process.Kill()
+	<-m.down
+}
+
+func newMachine(p Profile) (*Machine, error) {
+	dir, err := os.MkdirTemp("", "nodeagent-vm-")
+	if err != nil {
+		return nil, fmt.Errorf("make the machine's folder: %w", err)
+	}
+	m := &Machine{Profile: p, Share: p.Share, dir: dir, grace: grace, down: make(chan struct{})}
+	if m.Share == "" {
+		m.Share = filepath.Join(dir, "share")
+		err = os.Mkdir(m.Share, 0o755)
+	} else {
+		m.Share, err = filepath.Abs(m.Share)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("make the share: %w", err), os.RemoveAll(dir))
+	}
+	return m, nil
+}
+
+// launch starts QEMU with one end of a socket pair as the agent's port: there
+// is no path to agree on, and each side sees the other's end at once.
+func (m *Machine) launch(img image) error {
+	path, err := findTool(qemu)
+	if err != nil {
+		return err
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("make the port: %w", err)
+	}
+	theirs := os.NewFile(uintptr(pair[1]), "guest end of the port")
+	defer func() { _ = theirs.Close() }() // QEMU has its own
+	if err := unix.SetNonblock(pair[0], true); err != nil {
+		return errors.Join(fmt.Errorf("make the port: %w", err), unix.Close(pair[0]))
+	}
+	m.session = newSession(os.NewFile(uintptr(pair[0]), "host end of the port"))
+	log, err := os.Create(filepath.Join(m.dir, "qemu.log"))
+	if err != nil {
+		return fmt.Errorf("create QEMU's log: %w", err)
+	}
+	defer func() { _ = log.Close() }()
+	cmd := exec.Command(path, commandLine(m.Profile, files{
+		kernel: img.kernel, initrd: img.initrd, share: m.Share, console: m.file("console"),
+	})...)
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.ExtraFiles = []*os.File{theirs} // agentFD
+	// In a group of its own, so that control-C does not end it before the
+	// console is read; killed when this process dies.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
+	started := make(chan error)
+	go func() {
+		// Pdeathsig is about the starting thread, so that has to stay.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		err := cmd.Start()
+		started <- err
+		if err == nil {
+			// How QEMU ends says nothing; what it has printed does.
+			_ = cmd.Wait()
+			close(m.down)
+		}
+	}()
+	if err := <-started; err != nil {
+		return fmt.Errorf("start QEMU: %w", err)
+	}
+	m.process = cmd.Process
+	return nil
+}
+
+// greet waits for the guest's first message and loads the profile's modules.
+func (m *Machine) greet(ctx context.Context) error {
+	ready := m.session.expect(0)
+	go m.session.read(m.down)
+	select {
+	case event := <-ready:
+		m.Release = event.Ready
+	case <-m.down:
+		return m.whyStopped()
+	case <-ctx.Done():
+		return fmt.Errorf("wait for the guest: %w", ctx.Err())
+	}
+	for _, module := range m.Profile.Modules {
+		r, err := m.Exec(ctx, "modprobe "+module)
+		if err != nil {
+			return err
+		}
+		if r.Code != 0 {
+			return fmt.Errorf("load module %s: %s", module, strings.TrimSpace(r.Stderr))
+		}
+	}
+	return nil
+}
+
+func (m *Machine) file(name string) string { return filepath.Join(m.dir, name) }
