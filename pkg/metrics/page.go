@@ -1,0 +1,70 @@
+package metrics
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/common/expfmt"
+
+	"github.com/virtnode/nodeagent/pkg/qemu"
+)
+
+// newRegistry holds what client_golang knows about a Go program: the go_ and
+// process_ families.
+func newRegistry() *prometheus.Registry {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	return registry
+}
+
+// appendPage appends the whole page to w. An error means that families of
+// the Go runtime are missing; the page is of use all the same.
+func (s *Server) appendPage(ctx context.Context, w *writer) error {
+	start := time.Now()
+	about := scrape{}
+	if vms := s.vms.Load(); vms != nil {
+		snapshot := (*vms).Collect(ctx)
+		appendSnapshot(w, snapshot)
+		about.series, about.duplicates = w.series, snapshot.Duplicates
+		sources := make([]sourceHealth, 0, len(snapshot.Sources))
+		for _, state := range snapshot.Sources {
+			sources = append(sources, sourceHealth{state, snapshot.Time.Sub(state.LastSuccess)})
+		}
+		write(w, sourceFamilies[:], sources, labelSource)
+	}
+	if s.opt.Tasks != nil {
+		write(w, taskFamilies[:], s.opt.Tasks(), labelTask)
+	}
+	if s.opt.Config != nil {
+		write(w, configFamilies[:], []ConfigState{s.opt.Config()}, unlabelled[ConfigState])
+	}
+	write(w, buildFamilies[:], []buildInfo{{s.opt.Version}}, labelBuild)
+	err := s.appendRegistry(w)
+	about.duration = time.Since(start)
+	write(w, scrapeFamilies[:], []scrape{about}, unlabelled[scrape])
+	return err
+}
+
+// appendSnapshot appends what is known about virtual machines.
+func appendSnapshot(w *writer, snapshot *qemu.Snapshot) {
+	write(w, vmFamilies[:], snapshot.VMs, labelVM)
+}
+
+func (s *Server) appendRegistry(w *writer) error {
+	families, err := s.registry.Gather()
+	if err != nil {
+		err = fmt.Errorf("gather the agent's own metrics: %w", err)
+	}
+	buf := bytes.NewBuffer(w.buf)
+	for _, family := range families {
+		if _, err := expfmt.MetricFamilyToText(buf, family); err != nil {
+			return fmt.Errorf("encode the agent's own metrics: %w", err)
+		}
+	}
+	w.buf = buf.Bytes()
+	return err
+}

@@ -1,0 +1,50 @@
+package metrics
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reference returns docs/metrics.md: every family named virtnode_.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString(`# Metrics
+
+<!-- Made from the tables in pkg/metrics by go test ./pkg/metrics -update. Do not edit. -->
+
+nodeagent serves these families at ` + "`/metrics`" + `, and the usual ` + "`go_`" + ` and ` + "`process_`" + ` ones of a Go program.
+
+Class says where a value comes from, and so when it is there:
+` + "`kernel`" + ` is /proc, which needs neither libvirt nor a QEMU that answers;
+` + "`light`" + ` is libvirt, without a question to QEMU;
+` + "`monitor`" + ` is libvirt asking QEMU;
+` + "`agent`" + ` is nodeagent itself.
+A value that nobody knows has no series: it is never shown as zero.
+`)
+	appendTable(&b, "Virtual machines", vmLabels, vmFamilies[:])
+	appendTable(&b, "Sources of VM telemetry", "source class", sourceFamilies[:])
+	appendTable(&b, "Tasks of the agent", "task", taskFamilies[:])
+	appendTable(&b, "Configuration", "", configFamilies[:])
+	appendTable(&b, "Build", "", buildFamilies[:])
+	appendTable(&b, "The page itself", "", scrapeFamilies[:])
+	return b.String()
+}
+
+func appendTable[T any](b *strings.Builder, title string, labels string, families []family[T]) {
+	fmt.Fprintf(b, "\n## %s\n\n", title)
+	if labels != "" {
+		fmt.Fprintf(b, "Labels on every series: %s.\n\n", codes(labels))
+	}
+	b.WriteString("| family | type | labels | class | meaning |\n|---|---|---|---|---|\n")
+	for i := range families {
+		f := &families[i]
+		fmt.Fprintf(b, "| `%s` | %s | %s | %s | %s |\n", f.name, f.kind, codes(f.labels), f.class, f.help)
+	}
+}
+
+func codes(names string) string {
+	if names == "" {
+		return ""
+	}
+	return "`" + strings.ReplaceAll(names, " ", "`, `") + "`"
+}

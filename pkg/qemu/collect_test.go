@@ -1,0 +1,380 @@
+package qemu
+
+import (
+	"context"
+	"os"
+	"strconv"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/digitalocean/go-libvirt"
+)
+
+const (
+	lightGroups   = uint32(libvirt.DomainStatsState | libvirt.DomainStatsInterface)
+	monitorGroups = uint32(libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsBlock)
+)
+
+// clock is a time that a test moves.
+type clock struct {
+	mu  sync.Mutex
+	now time.Time
+}
+
+func newClock() *clock { return &clock{now: time.Unix(1_700_001_000, 0)} }
+
+func (c *clock) Now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.now
+}
+
+func (c *clock) advance(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.now = c.now.Add(d)
+}
+
+// run starts a collector and ends it with the test.
+func run(t *testing.T, opt Options) *Collector {
+	t.Helper()
+	c, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ready, ended := make(chan struct{}), make(chan error, 1)
+	go func() { ended <- c.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	t.Cleanup(func() {
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("Run: %v", err)
+		}
+	})
+	return c
+}
+
+// patient is a collector's options with times that no test waits for.
+func patient(h *fakeHost, now *clock) Options {
+	return Options{Root: h.root, Budget: time.Hour, CallTimeout: time.Hour, MaxAge: time.Minute, Now: now.Now}
+}
+
+func uuidOf(n byte) ([16]byte, string) {
+	return [16]byte{15: n}, "00000000-0000-0000-0000-0000000000" + strconv.FormatUint(uint64(n)+0x100, 16)[1:]
+}
+
+// domainNamed is a running domain with every group.
+func domainNamed(name string, n byte) fakeDomain {
+	id, _ := uuidOf(n)
+	return fakeDomain{name: name, uuid: id, params: map[uint32][]fakeParam{
+		uint32(libvirt.DomainStatsState):     {{"state.state", int32(1)}, {"state.reason", int32(1)}},
+		uint32(libvirt.DomainStatsCPUTotal):  {{"cpu.time", uint64(12_345_678_901)}, {"cpu.user", uint64(2)}, {"cpu.system", uint64(3)}},
+		uint32(libvirt.DomainStatsBalloon):   {{"balloon.current", uint64(32768)}, {"balloon.maximum", uint64(65536)}, {"balloon.last-update", uint64(0)}},
+		uint32(libvirt.DomainStatsVCPU):      {{"vcpu.current", uint32(1)}, {"vcpu.maximum", uint32(4)}, {"vcpu.0.state", int32(1)}, {"vcpu.0.time", uint64(7)}, {"vcpu.0.wait", uint64(0)}, {"vcpu.0.halted", false}, {"vcpu.3.delay", uint64(9)}, {"vcpu.3.halt_exits.sum", uint64(1)}},
+		uint32(libvirt.DomainStatsInterface): {{"net.count", uint32(1)}, {"net.0.name", "tap0"}, {"net.0.rx.bytes", uint64(10)}, {"net.0.tx.drop", uint64(11)}},
+		uint32(libvirt.DomainStatsBlock):     {{"block.count", uint32(1)}, {"block.0.name", "vda"}, {"block.0.path", "/a.img"}, {"block.0.rd.reqs", uint64(1)}, {"block.0.fl.times", uint64(5)}, {"block.0.capacity", uint64(512)}, {"block.0.wr.reqs", int64(-1)}},
+	}}
+}
+
+// vmNamed is what domainNamed becomes.
+func vmNamed(name string, n byte, source string) VM {
+	_, uuid := uuidOf(n)
+	vm := VM{
+		Name: name, UUID: uuid, Source: source, State: StateRunning,
+		CPU:     CPU{Time: Some(12_345_678_901), User: Some(2), System: Some(3)},
+		Current: Some(1), Maximum: Some(4),
+		VCPUs:      []VCPU{{State: VCPURunning, Time: Some(7), Wait: Some(0), Halted: Some(0)}, {Index: 3, Delay: Some(9)}},
+		Memory:     Memory{Current: Some(32 << 20), Maximum: Some(64 << 20), LastUpdate: Some(0)},
+		Interfaces: []Interface{{Name: "tap0"}},
+		Blocks:     []Block{{Device: "vda", Capacity: Some(512)}},
+	}
+	vm.Interfaces[0].Receive.Bytes, vm.Interfaces[0].Transmit.Drops = Some(10), Some(11)
+	vm.Blocks[0].Read.Requests, vm.Blocks[0].Flush.Time = Some(1), Some(5)
+	return vm
+}
+
+func stateOf(s *Snapshot, source string, class Class) SourceState {
+	for _, state := range s.Sources {
+		if state.Source == source && state.Class == class {
+			return state
+		}
+	}
+	return SourceState{}
+}
+
+const system = "qemu:///system"
+
+func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock-ro")
+	d.domains = []fakeDomain{domainNamed("web", 2), domainNamed("db", 1)}
+	_, uuid := uuidOf(2)
+	h.process(100, 250, "/usr/bin/qemu-system-x86_64\x00-name\x00guest=web,debug-threads=on\x00-uuid\x00"+uuid+"\x00", 100, thread{"CPU 0/KVM", 50}, thread{"IO iothread1", 4}, thread{"worker", 30})
+	h.process(200, 300, "qemu-system-x86_64\x00-name\x00lonely\x00", 20)
+
+	c := run(t, patient(h, now))
+	got := c.Collect(t.Context())
+
+	web, db := vmNamed("web", 2, system), vmNamed("db", 1, system)
+	web.Process = &Process{PID: 100, Start: time.Unix(1_700_000_002, 5e8), Resident: Some(45 << 20), CPU: [len(Roles)]Num{RoleOther: Some(39), RoleEmulator: Some(7), RoleVCPU: Some(50), RoleIOThread: Some(4)}}
+	lonely := VM{Name: "lonely", Source: SourceProc, Process: &Process{PID: 200, Start: time.Unix(1_700_000_003, 0), Resident: Some(45 << 20), CPU: [len(Roles)]Num{RoleOther: Some(13), RoleEmulator: Some(7)}}}
+	if diff := cmp.Diff([]VM{db, lonely, web}, got.VMs); diff != "" {
+		t.Errorf("machines (-want +got):\n%s", diff)
+	}
+	want := []SourceState{
+		{Source: SourceProc, Class: Kernel, Reason: Ready, LastSuccess: now.Now()},
+		{Source: system, Class: Light, Reason: Ready, LastSuccess: now.Now(), Unused: 2},
+		{Source: system, Class: Monitor, Reason: Ready, LastSuccess: now.Now(), Unused: 6},
+	}
+	if diff := cmp.Diff(want, got.Sources); diff != "" {
+		t.Errorf("sources (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]uint32{1, 1}, d.opens); diff != "" {
+		t.Errorf("flags of the opened connections, want read-only (-want +got):\n%s", diff)
+	}
+}
+
+func TestAHangingDaemonDelaysNobody(t *testing.T) {
+	for name, mode := range map[string]mode{"after accept": hangOpen, "in the call": hang, "in the reply": hangMid} {
+		t.Run(name, func(t *testing.T) {
+			checkGoroutines(t)
+			h, now := newHost(t), newClock()
+			bad := startDaemon(t, h.dir, "/bad")
+			good := startDaemon(t, h.dir, "/good")
+			bad.mode = mode
+			good.domains = []fakeDomain{domainNamed("web", 1)}
+			h.process(200, 300, "qemu-system-x86_64\x00-name\x00lonely\x00", 20)
+			opt := patient(h, now)
+			opt.Budget = 10 * time.Millisecond
+			opt.URIs = []string{"qemu+unix:///system?socket=/bad", "qemu+unix:///system?socket=/good"}
+			c := run(t, opt)
+			eventually(t, "the good daemon and /proc are complete", func() bool {
+				s := c.Collect(t.Context())
+				return len(s.VMs) == 2 && cmp.Equal(s.VMs[1], vmNamed("web", 1, opt.URIs[1])) && s.VMs[0].Name == "lonely" &&
+					stateOf(s, opt.URIs[0], Light).Reason == Pending && stateOf(s, opt.URIs[1], Monitor).Up()
+			})
+			if n := bad.count(lightGroups) + bad.count(monitorGroups); n > 2 {
+				t.Errorf("%d calls wait in the hanging daemon, want one for each class at most", n)
+			}
+		})
+	}
+}
+
+func TestADaemonDiesAndComesBack(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/virtqemud-sock")
+	d.domains = []fakeDomain{domainNamed("web", 1)}
+	_, uuid := uuidOf(1)
+	h.process(100, 250, "qemu-kvm\x00-uuid\x00"+uuid+"\x00-name\x00guest=web\x00", 100)
+	c := run(t, patient(h, now))
+
+	if s := c.Collect(t.Context()); len(s.VMs) != 1 || s.VMs[0].Source != system || s.VMs[0].Process == nil {
+		t.Fatalf("with the daemon: %+v", s.VMs)
+	}
+	d.stop()
+	s := c.Collect(t.Context())
+	if len(s.VMs) != 1 || s.VMs[0].Source != SourceProc || s.VMs[0].Name != "web" || s.VMs[0].UUID != uuid {
+		t.Errorf("without the daemon, want the process under the same name: %+v", s.VMs)
+	}
+	for _, class := range []Class{Light, Monitor} {
+		if state := stateOf(s, system, class); state.Reason != SocketMissing {
+			t.Errorf("without the daemon, class %s is %s: %s", class, state.Reason, state.Message)
+		}
+	}
+	d.start()
+	s = c.Collect(t.Context())
+	if len(s.VMs) != 1 || s.VMs[0].Source != system || s.VMs[0].Process == nil || !s.VMs[0].CPU.Time.Set {
+		t.Errorf("with the daemon again: %+v", s.VMs)
+	}
+}
+
+func TestADaemonRestartedBetweenScrapesCostsNoScrape(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	c := run(t, patient(h, now))
+	for range 3 {
+		s := c.Collect(t.Context())
+		if !stateOf(s, system, Light).Up() || !stateOf(s, system, Monitor).Up() {
+			t.Fatalf("%+v", s.Sources)
+		}
+		d.stop()
+		d.start()
+	}
+}
+
+func TestAMisbehavingDaemonIsSaidToBe(t *testing.T) {
+	cases := map[string]struct {
+		mode mode
+		want Reason
+	}{
+		"closes instead of answering":     {closeConn, ConnectionLost},
+		"closes in the reply":             {closeMid, ConnectionLost},
+		"answers something else":          {garbage, BadReply},
+		"announces two GiB":               {hugeLength, BadReply},
+		"announces less than a header":    {shortLength, BadReply},
+		"answers another call":            {wrongSerial, BadReply},
+		"sends what nobody asked for":     {event, BadReply},
+		"sends no statistics":             {nonsense, BadReply},
+		"refuses the call":                {refuse, CallRefused},
+		"wants another authentication":    {needSASL, AuthRequired},
+		"behaves, to prove the fake does": {answer, Ready},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			checkGoroutines(t)
+			h, now := newHost(t), newClock()
+			d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+			d.mode = tc.mode
+			d.domains = []fakeDomain{domainNamed("web", 1)}
+			c := run(t, patient(h, now))
+			state := stateOf(c.Collect(t.Context()), system, Light)
+			if state.Reason != tc.want || state.Up() != (state.Message == "") {
+				t.Fatalf("%s: %s, want %s", state.Reason, state.Message, tc.want)
+			}
+			d.set(func(d *fakeDaemon) { d.mode = answer })
+			if state := stateOf(c.Collect(t.Context()), system, Light); !state.Up() {
+				t.Errorf("after it behaves again: %+v", state)
+			}
+		})
+	}
+}
+
+func TestWhatHungRests(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.domains = []fakeDomain{domainNamed("web", 1)}
+	opt := patient(h, now)
+	opt.CallTimeout = 300 * time.Millisecond // what the fake makes it wait; other calls need less
+	c := run(t, opt)
+	eventually(t, "a first reading", func() bool { return stateOf(c.Collect(t.Context()), system, Monitor).Up() })
+
+	d.set(func(d *fakeDaemon) { d.mode = hang })
+	s := c.Collect(t.Context())
+	if state := stateOf(s, system, Monitor); state.Reason != CallTimeout || state.Abandoned == 0 {
+		t.Fatalf("%+v", state)
+	}
+	if len(s.VMs) != 1 || !s.VMs[0].CPU.Time.Set {
+		t.Errorf("what was read before the hang is served while young: %+v", s.VMs)
+	}
+	c.Collect(t.Context()) // no rest after the first timeout
+	calls := d.count(monitorGroups)
+	for range 3 {
+		c.Collect(t.Context())
+	}
+	if again := d.count(monitorGroups); again != calls {
+		t.Errorf("%d calls during the rest", again-calls)
+	}
+	now.advance(2 * time.Minute)
+	s = c.Collect(t.Context())
+	if again := d.count(monitorGroups); again != calls+1 {
+		t.Errorf("%d calls after the rest, want 1", again-calls)
+	}
+	if len(s.VMs) != 0 {
+		t.Errorf("what was read two minutes ago is still served: %+v", s.VMs)
+	}
+	d.set(func(d *fakeDaemon) { d.mode = answer })
+	now.advance(2 * time.Minute)
+	eventually(t, "the daemon is up again", func() bool {
+		now.advance(2 * time.Minute)
+		return stateOf(c.Collect(t.Context()), system, Monitor).Up()
+	})
+}
+
+func TestCollectionsAtTheSameTimeAreOne(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.mode = hang
+	c := run(t, patient(h, now))
+	var callers sync.WaitGroup
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	for range 20 {
+		callers.Go(func() {
+			if s := c.Collect(ctx); len(s.Sources) != 3 {
+				t.Errorf("at its deadline, a caller gets %+v", s.Sources)
+			}
+		})
+	}
+	callers.Wait()
+	eventually(t, "the call arrives", func() bool { return d.count(lightGroups) == 1 && d.count(monitorGroups) == 1 })
+}
+
+func TestALateReadingIsNotWaitedForAgain(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.mode = hang
+	c := run(t, patient(h, now))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	c.Collect(ctx)
+	now.advance(time.Hour)
+	// This one has an hour to wait, and would.
+	if s := c.Collect(t.Context()); stateOf(s, system, Light).Reason != Pending {
+		t.Errorf("%+v", s.Sources)
+	}
+}
+
+func TestACancelledCallerLeavesAtOnce(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.mode = hang
+	c := run(t, patient(h, now))
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if s := c.Collect(ctx); len(s.VMs) != 0 || len(s.Sources) != 0 {
+		t.Errorf("%+v", s)
+	}
+}
+
+func TestCollectWithoutRunTellsNothing(t *testing.T) {
+	h := newHost(t)
+	c, err := New(Options{Root: h.root})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := c.Collect(t.Context()); len(s.VMs)+len(s.Sources) != 0 {
+		t.Errorf("before Run: %+v", s)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := c.Run(ctx, func() {}); err != nil {
+		t.Error(err)
+	}
+	if s := c.Collect(t.Context()); len(s.VMs)+len(s.Sources) != 0 {
+		t.Errorf("after Run: %+v", s)
+	}
+	if err := c.Run(ctx, func() {}); err == nil {
+		t.Error("a second Run is not refused")
+	}
+}
+
+func TestASessionSocketMustBeItsUsers(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	own := strconv.Itoa(os.Getuid())
+	startDaemon(t, h.dir, "/run/user/"+own+"/libvirt/libvirt-sock")
+	startDaemon(t, h.dir, "/run/user/64999/libvirt/virtqemud-sock")
+	c := run(t, patient(h, now))
+	s := c.Collect(t.Context())
+	if state := stateOf(s, "qemu:///session?uid="+own, Light); !state.Up() {
+		t.Errorf("own session: %+v", state)
+	}
+	if state := stateOf(s, "qemu:///session?uid=64999", Light); state.Reason != PermissionDenied {
+		t.Errorf("a session served by somebody else: %+v", state)
+	}
+	h.remove("/run/user/64999")
+	if s := c.Collect(t.Context()); stateOf(s, "qemu:///session?uid=64999", Light).Reason != "" {
+		t.Error("a session that has gone is still a source")
+	}
+}

@@ -1,0 +1,312 @@
+package qemu
+
+import (
+	"bytes"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"strconv"
+)
+
+// maxDevices bounds the virtual CPUs, interfaces and disks of one machine.
+const maxDevices = 4096
+
+// decodeStats reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an
+// array of domains, each with its name, UUID, number and parameters.
+func decodeStats(payload []byte) (reading, error) {
+	w := walker{data: payload}
+	var r reading
+	for n := w.u32(); n > 0 && !w.failed; n-- {
+		dom := domain{vm: VM{Name: string(w.bytes()), UUID: formatUUID(w.take(16))}, nic: none, disk: none}
+		w.u32() // the number of a running domain; the UUID serves better
+		for n := w.u32(); n > 0 && !w.failed; n-- {
+			field := w.bytes()
+			value := w.param()
+			if !w.failed && !dom.set(field, value) {
+				r.unused++
+			}
+		}
+		r.vms = append(r.vms, dom.vm)
+	}
+	if w.failed || len(w.data) > 0 {
+		return reading{}, fmt.Errorf("decode domain statistics: %w", errBadReply)
+	}
+	return r, nil
+}
+
+func formatUUID(b []byte) string {
+	if len(b) != 16 {
+		return ""
+	}
+	var text [36]byte
+	hex.Encode(text[0:], b[:4])
+	hex.Encode(text[9:], b[4:6])
+	hex.Encode(text[14:], b[6:8])
+	hex.Encode(text[19:], b[8:10])
+	hex.Encode(text[24:], b[10:])
+	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
+	return string(text[:])
+}
+
+// domain is a machine while its parameters come in.
+type domain struct {
+	vm        VM
+	nic, disk uint32 // numbers of the last interface and disk, or none
+}
+
+const none = maxDevices
+
+// set stores one parameter, and reports whether it has a place here.
+func (d *domain) set(field []byte, p param) bool {
+	group, rest, _ := bytes.Cut(field, []byte("."))
+	switch string(group) {
+	case "state":
+		return d.vm.setState(rest, p)
+	case "cpu":
+		return store(d.vm.CPU.field(rest), p)
+	case "balloon":
+		return d.vm.Memory.set(rest, p)
+	case "vcpu":
+		return d.vm.setVCPU(rest, p)
+	case "net":
+		return d.setInterface(rest, p)
+	case "block":
+		return d.setDisk(rest, p)
+	}
+	return false
+}
+
+// store puts a number where it belongs, if anywhere.
+func store(place *Num, p param) bool {
+	if place == nil || !p.num.Set {
+		return false
+	}
+	*place = p.num
+	return true
+}
+
+func (vm *VM) setState(field []byte, p param) bool {
+	states := [...]State{StateNone, StateRunning, StateBlocked, StatePaused, StateShutdown, StateShutoff, StateCrashed, StatePMSuspended}
+	if string(field) != "state" || !p.num.Set || p.num.V >= uint64(len(states)) {
+		return false
+	}
+	vm.State = states[p.num.V]
+	return true
+}
+
+func (c *CPU) field(name []byte) *Num {
+	switch string(name) {
+	case "time":
+		return &c.Time
+	case "user":
+		return &c.User
+	case "system":
+		return &c.System
+	case "haltpoll.success.time":
+		return &c.HaltPollSuccess
+	case "haltpoll.fail.time":
+		return &c.HaltPollFailure
+	}
+	return nil
+}
+
+// set stores a value of the balloon group, whose sizes are in KiB.
+func (m *Memory) set(name []byte, p param) bool {
+	place := m.size(name)
+	if place == nil {
+		return store(m.event(name), p)
+	}
+	p.num.V *= 1024
+	return store(place, p)
+}
+
+func (m *Memory) size(name []byte) *Num {
+	switch string(name) {
+	case "current":
+		return &m.Current
+	case "maximum":
+		return &m.Maximum
+	case "rss":
+		return &m.Resident
+	case "available":
+		return &m.Available
+	case "unused":
+		return &m.Unused
+	case "usable":
+		return &m.Usable
+	case "disk_caches":
+		return &m.DiskCaches
+	case "swap_in":
+		return &m.SwapIn
+	case "swap_out":
+		return &m.SwapOut
+	}
+	return nil
+}
+
+func (m *Memory) event(name []byte) *Num {
+	switch string(name) {
+	case "major_fault":
+		return &m.MajorFaults
+	case "minor_fault":
+		return &m.MinorFaults
+	case "hugetlb_pgalloc":
+		return &m.HugetlbAllocations
+	case "hugetlb_pgfail":
+		return &m.HugetlbFails
+	case "last-update":
+		return &m.LastUpdate
+	}
+	return nil
+}
+
+// index splits "3.rx.bytes". Libvirt sends the devices of a group in order,
+// so the number is either the last one's or a new and larger one.
+func index(field []byte) (uint32, []byte, bool) {
+	number, rest, found := bytes.Cut(field, []byte("."))
+	n, err := strconv.ParseUint(string(number), 10, 32)
+	return uint32(n), rest, found && err == nil && n < maxDevices
+}
+
+func (vm *VM) setVCPU(field []byte, p param) bool {
+	switch string(field) {
+	case "current":
+		return store(&vm.Current, p)
+	case "maximum":
+		return store(&vm.Maximum, p)
+	}
+	n, name, ok := index(field)
+	last := len(vm.VCPUs) - 1
+	if !ok || last >= 0 && n < vm.VCPUs[last].Index {
+		return false
+	}
+	if last < 0 || n > vm.VCPUs[last].Index {
+		vm.VCPUs = append(vm.VCPUs, VCPU{Index: n})
+		last++
+	}
+	cpu := &vm.VCPUs[last]
+	switch string(name) {
+	case "state":
+		states := [...]VCPUState{VCPUOffline, VCPURunning, VCPUBlocked}
+		if !p.num.Set || p.num.V >= uint64(len(states)) {
+			return false
+		}
+		cpu.State = states[p.num.V]
+		return true
+	case "time":
+		return store(&cpu.Time, p)
+	case "wait":
+		return store(&cpu.Wait, p)
+	case "delay":
+		return store(&cpu.Delay, p)
+	case "halted":
+		return store(&cpu.Halted, p)
+	}
+	return false
+}
+
+// setInterface stores a value of the interface group. The name comes first.
+func (d *domain) setInterface(field []byte, p param) bool {
+	n, name, ok := index(field)
+	if string(name) == "name" {
+		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(string(p.str)) {
+			return false
+		}
+		d.nic = n
+		return true
+	}
+	if string(field) == "count" {
+		return true
+	}
+	if !ok || n != d.nic {
+		return false
+	}
+	return store(d.vm.Interfaces[len(d.vm.Interfaces)-1].field(name), p)
+}
+
+// addInterface refuses a name that could not tell two interfaces apart.
+func (vm *VM) addInterface(name string) bool {
+	if name == "" || slices.ContainsFunc(vm.Interfaces, func(nic Interface) bool { return nic.Name == name }) {
+		return false
+	}
+	vm.Interfaces = append(vm.Interfaces, Interface{Name: name})
+	return true
+}
+
+func (nic *Interface) field(name []byte) *Num {
+	switch string(name) {
+	case "rx.bytes":
+		return &nic.Receive.Bytes
+	case "rx.pkts":
+		return &nic.Receive.Packets
+	case "rx.errs":
+		return &nic.Receive.Errors
+	case "rx.drop":
+		return &nic.Receive.Drops
+	case "tx.bytes":
+		return &nic.Transmit.Bytes
+	case "tx.pkts":
+		return &nic.Transmit.Packets
+	case "tx.errs":
+		return &nic.Transmit.Errors
+	case "tx.drop":
+		return &nic.Transmit.Drops
+	}
+	return nil
+}
+
+// setDisk stores a value of the block group. The name comes first.
+func (d *domain) setDisk(field []byte, p param) bool {
+	n, name, ok := index(field)
+	if string(name) == "name" {
+		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(string(p.str)) {
+			return false
+		}
+		d.disk = n
+		return true
+	}
+	if string(field) == "count" {
+		return true
+	}
+	if !ok || n != d.disk {
+		return false
+	}
+	return store(d.vm.Blocks[len(d.vm.Blocks)-1].field(name), p)
+}
+
+// addDisk refuses a name that could not tell two disks apart.
+func (vm *VM) addDisk(device string) bool {
+	if device == "" || slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Device == device }) {
+		return false
+	}
+	vm.Blocks = append(vm.Blocks, Block{Device: device})
+	return true
+}
+
+func (disk *Block) field(name []byte) *Num {
+	switch string(name) {
+	case "rd.reqs":
+		return &disk.Read.Requests
+	case "rd.bytes":
+		return &disk.Read.Bytes
+	case "rd.times":
+		return &disk.Read.Time
+	case "wr.reqs":
+		return &disk.Write.Requests
+	case "wr.bytes":
+		return &disk.Write.Bytes
+	case "wr.times":
+		return &disk.Write.Time
+	case "fl.reqs":
+		return &disk.Flush.Requests
+	case "fl.times":
+		return &disk.Flush.Time
+	case "allocation":
+		return &disk.Allocation
+	case "capacity":
+		return &disk.Capacity
+	case "physical":
+		return &disk.Physical
+	}
+	return nil
+}

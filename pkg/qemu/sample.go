@@ -1,0 +1,61 @@
+package qemu
+
+import "time"
+
+// SourceProc is the name of the source that is not a daemon: /proc.
+const SourceProc = "proc"
+
+// Class is a cost class; see the package comment.
+type Class string
+
+// The cost classes.
+const (
+	Kernel  Class = "kernel"
+	Light   Class = "light"
+	Monitor Class = "monitor"
+)
+
+// Snapshot is what one collection saw.
+type Snapshot struct {
+	Time    time.Time // when it was put together
+	Sources []SourceState
+	VMs     []VM // sorted by namespace, name and UUID, all different
+	// Duplicates counts machines left out because another one has the same
+	// namespace, name and UUID.
+	Duplicates int
+}
+
+// SourceState is the health of one cost class of one source.
+type SourceState struct {
+	Source string
+	Class  Class
+	Reason Reason
+	// Message is the last error; empty when Reason is Ready.
+	Message     string
+	LastSuccess time.Time // zero: never
+	// Abandoned counts calls given up at their deadline.
+	Abandoned uint64
+	// Unused counts the fields of the last answer that mean nothing to us.
+	Unused int
+}
+
+// Up reports whether the source's last reading succeeded.
+func (s SourceState) Up() bool { return s.Reason == Ready }
+
+// Reason says in one word how a source is.
+type Reason string
+
+// The reasons.
+const (
+	Ready            Reason = "Ready"
+	Pending          Reason = "Pending" // has not answered yet
+	SocketMissing    Reason = "SocketMissing"
+	SocketRefused    Reason = "SocketRefused" // nobody listens
+	PermissionDenied Reason = "PermissionDenied"
+	AuthRequired     Reason = "AuthRequired"
+	CallTimeout      Reason = "CallTimeout"
+	ConnectionLost   Reason = "ConnectionLost"
+	BadReply         Reason = "BadReply"
+	CallRefused      Reason = "CallRefused" // the daemon answered with an error
+	Failed           Reason = "Failed"
+)

@@ -1,0 +1,150 @@
+package qemu
+
+import "time"
+
+// Num is an unsigned number that may be missing: the zero value is unknown,
+// which is not zero.
+type Num struct {
+	V   uint64
+	Set bool
+}
+
+// Some returns a number that is known.
+func Some(v uint64) Num { return Num{V: v, Set: true} }
+
+// VM is one virtual machine as all its sources together describe it. Parts
+// that no source could tell are empty.
+type VM struct {
+	Namespace string // empty for machines of the host's own libvirt
+	Name      string
+	UUID      string // lower case with dashes; empty when nobody knows
+	Source    string // name of the libvirt daemon, or SourceProc
+
+	State      State       // light
+	Interfaces []Interface // light
+	CPU        CPU         // monitor
+	VCPUs      []VCPU      // monitor, ascending index
+	Current    Num         // monitor: virtual CPUs that are on
+	Maximum    Num         // monitor: virtual CPUs that could be
+	Memory     Memory      // monitor
+	Blocks     []Block     // monitor
+	Process    *Process    // kernel; nil when no QEMU process runs
+}
+
+// State is libvirt's virDomainState in libvirt's words; empty is unknown.
+type State string
+
+// The states of a machine.
+const (
+	StateNone        State = "nostate"
+	StateRunning     State = "running"
+	StateBlocked     State = "blocked"
+	StatePaused      State = "paused"
+	StateShutdown    State = "shutdown" // on its way down
+	StateShutoff     State = "shutoff"
+	StateCrashed     State = "crashed"
+	StatePMSuspended State = "pmsuspended"
+)
+
+// CPU is the cpu group of libvirt's domain statistics, in nanoseconds.
+type CPU struct {
+	Time, User, System               Num
+	HaltPollSuccess, HaltPollFailure Num
+}
+
+// VCPU is one virtual CPU, vcpu.N of libvirt's domain statistics.
+type VCPU struct {
+	Index  uint32
+	State  VCPUState
+	Time   Num // nanoseconds on a physical CPU
+	Wait   Num // nanoseconds waiting for I/O
+	Delay  Num // nanoseconds runnable, but waiting for a physical CPU
+	Halted Num // 1 while the guest has halted it
+}
+
+// VCPUState is libvirt's virVcpuState in libvirt's words; empty is unknown.
+type VCPUState string
+
+// The states of a virtual CPU.
+const (
+	VCPUOffline VCPUState = "offline"
+	VCPURunning VCPUState = "running"
+	VCPUBlocked VCPUState = "blocked"
+)
+
+// Memory is the balloon group of libvirt's domain statistics: sizes in bytes,
+// the rest in events. All but Current, Maximum and Resident come from the
+// guest's balloon driver and are as old as LastUpdate says.
+type Memory struct {
+	Current    Num // what the balloon leaves to the guest
+	Maximum    Num // what it may have at most
+	Resident   Num // of the QEMU process
+	Available  Num // what the guest sees as its total
+	Unused     Num // what the guest leaves free
+	Usable     Num // what the guest could use without swapping
+	DiskCaches Num
+	SwapIn     Num // since the guest's boot
+	SwapOut    Num
+
+	MajorFaults, MinorFaults         Num
+	HugetlbAllocations, HugetlbFails Num
+
+	LastUpdate Num // Unix time, seconds
+}
+
+// Interface is one network interface, net.N of libvirt's domain statistics.
+// Receive and transmit are the guest's.
+type Interface struct {
+	Name              string // of the device on the host
+	Receive, Transmit Traffic
+}
+
+// Traffic is one direction of an interface.
+type Traffic struct {
+	Bytes, Packets, Errors, Drops Num
+}
+
+// Block is one disk, block.N of libvirt's domain statistics.
+type Block struct {
+	Device             string // target in the guest, such as vda
+	Read, Write, Flush IO
+	Capacity           Num // bytes the guest sees
+	Allocation         Num // bytes written to the image, at the highest
+	Physical           Num // bytes of the image's container
+}
+
+// IO is one kind of request of a disk. Flushes have no bytes.
+type IO struct {
+	Requests, Bytes Num
+	Time            Num // nanoseconds, summed over requests
+}
+
+// Process is the QEMU process of a machine, from /proc.
+type Process struct {
+	PID      int
+	Start    time.Time
+	CPU      [len(Roles)]Num // by role, in ticks of 10 ms
+	Resident Num             // bytes, VmRSS
+}
+
+// Role says what a thread does for its machine.
+type Role uint8
+
+// The roles. Other holds threads without a lasting role: workers that come
+// and go, display threads, and all threads of a QEMU that does not name them.
+const (
+	RoleOther Role = iota
+	RoleVCPU
+	RoleEmulator
+	RoleIOThread
+	RoleVhost
+)
+
+// Roles are the names of the roles, by number.
+var Roles = [...]string{
+	RoleOther:    "other",
+	RoleVCPU:     "vcpu",
+	RoleEmulator: "emulator",
+	RoleIOThread: "iothread",
+	RoleVhost:    "vhost",
+}
