@@ -33,7 +33,7 @@ func document(comments yaml.CommentMap, of reflect.Type, path string) {
 func wrapComment(text string, width int) []string {
 	var lines []string
 	line := ""
-	for _, word := range strings.Fields(text) {
+	for word := range strings.FieldsSeq(text) {
 		if line != "" && len(line)+1+len(word) > width {
 			lines = append(lines, line)
 			line = ""

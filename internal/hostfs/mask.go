@@ -59,7 +59,7 @@ func maskFile(name, data string) string {
 // and PCI. The others may hold host names, addresses and secrets.
 func maskCmdline(line string) string {
 	var kept []string
-	for _, parameter := range strings.Fields(line) {
+	for parameter := range strings.FieldsSeq(line) {
 		if parameter == "--" {
 			break // what follows is for init
 		}

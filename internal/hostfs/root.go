@@ -244,8 +244,7 @@ func (r *Root) absence(name string, err error) error {
 
 // pathError names the host's path, whatever path the system call saw.
 func pathError(op, name string, err error) error {
-	var inner *fs.PathError
-	if errors.As(err, &inner) {
+	if inner, ok := errors.AsType[*fs.PathError](err); ok {
 		err = inner.Err
 	}
 	return &fs.PathError{Op: op, Path: name, Err: err}

@@ -97,7 +97,7 @@ func parseNodeMemTotal(data []byte) (uint64, error) {
 // steer the IOMMU. The list is never nil.
 func parseIOMMUParameters(line string) []string {
 	picked := []string{}
-	for _, parameter := range strings.Fields(line) {
+	for parameter := range strings.FieldsSeq(line) {
 		key, _, _ := strings.Cut(parameter, "=")
 		switch key {
 		case "iommu", "intel_iommu", "amd_iommu", "arm-smmu.disable_bypass", "iommu.passthrough", "iommu.strict", "intremap", "nointremap":

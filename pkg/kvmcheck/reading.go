@@ -36,8 +36,7 @@ func reading[T any](source string, value T, err error) Reading[T] {
 
 // explain makes one short line of an error, with the path in it.
 func explain(source string, err error) string {
-	var at *fs.PathError
-	if errors.As(err, &at) {
+	if _, ok := errors.AsType[*fs.PathError](err); ok {
 		return err.Error()
 	}
 	return fmt.Sprintf("%s: %v", source, err)

@@ -27,13 +27,7 @@ command runs, which finds libvirtd through LIBVIRT_DEFAULT_URI.
 The first domain moves data through its disk and its NIC, the second keeps a
 processor busy, the others idle.`,
 		RunE: func(cmd *cobra.Command, args []string) error {
-			err := runLibvirt(cmd.Context(), cmd.OutOrStdout(), options, demoDomains(vms), args)
-			var status *exec.ExitError
-			if len(args) > 0 && errors.As(err, &status) && status.Exited() {
-				// The bed is closed, and the command has said what went wrong.
-				os.Exit(status.ExitCode())
-			}
-			return err
+			return runLibvirt(cmd.Context(), cmd.OutOrStdout(), options, demoDomains(vms), args)
 		},
 	}
 	command.Flags().IntVar(&vms, "vms", 3, "how many domains to start")

@@ -32,7 +32,7 @@ func vmPrepareCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return vm.Prepare(cmd.Context(), newer, func(line string) {
-				fmt.Fprintln(cmd.ErrOrStderr(), ">> vm:", line)
+				_, _ = fmt.Fprintln(cmd.ErrOrStderr(), ">> vm:", line)
 			})
 		},
 	}
@@ -175,6 +175,6 @@ func rawTerminal(fd int, raw unix.Termios) error {
 
 func restoreTerminal(stderr io.Writer, fd int, before *unix.Termios) {
 	if err := unix.IoctlSetTermios(fd, unix.TCSETS, before); err != nil {
-		fmt.Fprintln(stderr, "bed: the terminal is left as it is (try stty sane):", err)
+		_, _ = fmt.Fprintln(stderr, "bed: the terminal is left as it is (try stty sane):", err)
 	}
 }

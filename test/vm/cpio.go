@@ -81,16 +81,17 @@ func (c *cpio) addFile(name, file string) error {
 // the content, the last two padded to a multiple of 4 bytes.
 func (c *cpio) add(name string, mode, size int64, content io.Reader) error {
 	c.inode++
-	head := "070701"
+	var head strings.Builder
+	head.WriteString("070701")
 	for _, field := range []int64{
 		int64(c.inode), mode, 0, 0, // uid, gid
 		1, 0, size, // links, mtime
 		0, 0, 0, 0, // devices
 		int64(len(name)) + 1, 0, // checksum
 	} {
-		head += fmt.Sprintf("%08X", field)
+		fmt.Fprintf(&head, "%08X", field)
 	}
-	if err := c.padded(strings.NewReader(head+name+"\x00"), int64(len(head)+len(name)+1)); err != nil {
+	if err := c.padded(strings.NewReader(head.String()+name+"\x00"), int64(head.Len()+len(name)+1)); err != nil {
 		return fmt.Errorf("write the header of %s: %w", name, err)
 	}
 	if err := c.padded(content, size); err != nil {

@@ -112,7 +112,7 @@ func addBase(ctx context.Context, root string) error {
 		return err
 	}
 	links := map[string]string{"bin/sh": "bash", "bin/bash": "/usr/bin/bash", "var/run": "/run"}
-	for _, applet := range strings.Fields(string(applets)) {
+	for applet := range strings.FieldsSeq(string(applets)) {
 		if link := "bin/" + applet; links[link] == "" && applet != "busybox" {
 			links[link] = "busybox"
 		}

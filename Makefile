@@ -1,0 +1,88 @@
+# nodeagent: `make help` lists what there is.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+export CGO_ENABLED ?= 0
+TOOL := go tool -modfile=tools/go.mod
+TIERS := libvirt,vm,cluster
+
+.PHONY: help
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "  %-12s %s\n", $$1, $$2 }'
+
+.PHONY: build
+build: ## build bin/nodeagent, static, for this machine
+	go build -trimpath -o bin/nodeagent ./cmd/nodeagent
+
+.PHONY: cross
+cross: ## build for every architecture that is supported
+	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch go build -trimpath -o bin/nodeagent-linux-$$arch ./cmd/nodeagent; done
+
+.PHONY: demo
+demo: ## show the agent at work on three real VMs; DEMO_SECONDS=20 ends it by itself
+	@echo '>> looking for what the demo needs: QEMU and libvirt' >&2
+	@test/install.sh libvirt
+	@echo '>> building the agent and the demo' >&2
+	@go build -trimpath -o bin/nodeagent ./cmd/nodeagent
+	@go build -o bin/demo ./test/demo
+	@bin/demo --agent bin/nodeagent --seconds '$(or $(DEMO_SECONDS),0)'
+
+.PHONY: test-unit
+test-unit: ## the tests that need nothing: no root, no network
+	go test ./...
+
+.PHONY: test
+test: prepare ## every test, from nothing to green (root)
+	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 20m ./...
+
+.PHONY: prepare
+prepare: ## install and build what the tests of every tier need
+	@echo '>> looking for the packages that the tests need' >&2
+	@test/install.sh libvirt vm
+	@go build -o bin/bed ./test/bed
+	@bin/bed vm prepare
+	@bin/bed cluster prepare
+
+.PHONY: race
+race: ## the unit tests under the race detector (needs a C compiler)
+	CGO_ENABLED=1 go test -race ./internal/... ./pkg/... ./cmd/...
+
+.PHONY: fuzz
+fuzz: ## run every fuzz target for FUZZTIME (default 10s)
+	@for package in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
+		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$package/*_test.go | cut -d' ' -f2); do \
+			echo ">> $$package $$target"; \
+			go test $$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s); \
+		done; \
+	done
+
+.PHONY: bench
+bench: ## measure the hot path beside its peers, in one run
+	go test -run '^$$' -bench . -benchmem ./pkg/...
+
+.PHONY: generate
+generate: ## make the generated documents anew
+	go test ./pkg/metrics -run TestReference -update
+	go test ./pkg/kvmcheck -run TestRecordedHosts -update
+
+.PHONY: fmt
+fmt: ## format the code
+	$(TOOL) gofumpt -w .
+
+.PHONY: verify
+verify: ## formatting, lint, generated files, tidy modules, repository rules
+	@echo '>> gofumpt'
+	@test -z "$$($(TOOL) gofumpt -l . | tee /dev/stderr)"
+	@echo '>> golangci-lint'
+	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
+	@echo '>> go mod tidy'
+	@for dir in . tools test/cluster/tools; do (cd $$dir && go mod tidy -diff); done
+	@echo '>> generated files'
+	@before=$$(git status --porcelain | sha256sum; git diff | sha256sum); $(MAKE) -s generate >/dev/null; \
+		test "$$before" = "$$(git status --porcelain | sha256sum; git diff | sha256sum)" || { git status --short; echo 'run make generate and commit'; exit 1; }
+	@echo '>> cross-compilation'
+	@$(MAKE) -s cross
+	@echo '>> repository rules, links in documents'
+	@go test .

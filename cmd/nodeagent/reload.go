@@ -1,0 +1,109 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/pkg/metrics"
+)
+
+// configPoll is how often the file is compared. Comparing content, not times,
+// also sees the link swap with which Kubernetes updates a ConfigMap.
+const configPoll = 2 * time.Second
+
+// watchConfig reloads the configuration on SIGHUP and when its file changes.
+func (d *daemon) watchConfig(ctx context.Context, ready func()) error {
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
+	tick := time.NewTicker(configPoll)
+	defer tick.Stop()
+	last, lastErr := d.from.read()
+	ready()
+	for {
+		asked := false
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangup:
+			asked = true
+		case <-tick.C:
+		}
+		data, err := d.from.read()
+		if !asked && bytes.Equal(data, last) && (err == nil) == (lastErr == nil) {
+			continue
+		}
+		last, lastErr = data, err
+		if err == nil {
+			err = d.apply(data)
+		}
+		d.noteReload(err)
+	}
+}
+
+// apply puts a new configuration to work, or changes nothing.
+func (d *daemon) apply(data []byte) error {
+	next, err := d.from.parse(data)
+	if err != nil {
+		return err
+	}
+	current := d.config()
+	collector, err := d.newCollector(next)
+	if err != nil {
+		return err
+	}
+	if next.Web.ListenAddress != current.Web.ListenAddress {
+		listener, err := listen(next.Web.ListenAddress)
+		if err != nil {
+			return err
+		}
+		d.startWeb(listener)
+	}
+	if next.Log.Format != current.Log.Format {
+		d.log.Warn("the log format changes at the next start", "format", next.Log.Format)
+	}
+	d.setConfig(next)
+	d.startTelemetry(collector)
+	d.startReadiness(next)
+	return nil
+}
+
+func (d *daemon) noteReload(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reload.Successful = err == nil
+	if err != nil {
+		d.log.Error("configuration refused; the old one goes on", "error", err)
+		return
+	}
+	d.reload.LastSuccess = time.Now()
+	d.log.Info("configuration reloaded")
+}
+
+func (d *daemon) config() config.Config {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.current
+}
+
+func (d *daemon) setConfig(c config.Config) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.current = c
+	d.reload = metrics.ConfigState{Successful: true, LastSuccess: time.Now()}
+	if err := d.level.UnmarshalText([]byte(c.Log.Level)); err != nil {
+		panic(fmt.Sprintf("validated log level: %v", err))
+	}
+}
+
+func (d *daemon) configState() metrics.ConfigState {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.reload
+}

@@ -1,0 +1,215 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"sync"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/virtnode/nodeagent/internal/agent"
+	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/metrics"
+	"github.com/virtnode/nodeagent/pkg/qemu"
+)
+
+// drainTimeout is how long the tasks have to end after SIGTERM.
+const drainTimeout = 15 * time.Second
+
+func newRun() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "run",
+		Short: "Serve metrics of this host's VMs and its readiness report",
+		Long: `run finds the host's libvirt daemons and QEMU processes and serves, until SIGTERM:
+
+  /metrics   Prometheus metrics of the VMs and of the agent itself
+  /report    the check of the host, as JSON
+  /readyz    whether all parts of the agent do their work; /healthz whether it answers
+
+It needs no cluster and no configuration file. A libvirt daemon that is absent,
+hangs, dies or comes back costs only its own VMs. SIGHUP, or a changed file,
+reloads the configuration; an invalid one is refused and the old one goes on.`,
+		Example: `  nodeagent run
+  nodeagent run --web.listen-address 127.0.0.1:9477
+  nodeagent run --libvirt-uri 'qemu+unix:///system?socket=/run/libvirt/virtqemud-sock'`,
+		Args: cobra.NoArgs,
+	}
+	from := addSettings(cmd)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		initial, err := from.load()
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), from, initial, cmd.ErrOrStderr())
+	}
+	return cmd
+}
+
+// daemon is the running agent: its tasks, and the configuration they have.
+type daemon struct {
+	from   *settings
+	log    *slog.Logger
+	level  *slog.LevelVar
+	root   *hostfs.Root
+	tasks  *agent.Supervisor
+	server *metrics.Server
+
+	mu      sync.Mutex
+	current config.Config
+	reload  metrics.ConfigState
+	report  *kvmcheck.Report // the last one; nil before the first
+}
+
+// serve runs the agent until ctx ends, and drains it.
+func serve(ctx context.Context, from *settings, initial config.Config, stderr io.Writer) (err error) {
+	root, err := hostfs.Open("/")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, root.Close()) }()
+	level := new(slog.LevelVar)
+	log := newLogger(stderr, initial.Log.Format, level)
+	d := &daemon{from: from, log: log, level: level, root: root, tasks: agent.New(log)}
+	d.server = metrics.NewServer(metrics.Options{
+		Version: version(),
+		Tasks:   d.taskStates,
+		Config:  d.configState,
+		Report:  d.lastReport,
+		Ready:   d.ready,
+		Log:     log,
+	})
+	listener, err := listen(initial.Web.ListenAddress)
+	if err != nil {
+		return err
+	}
+	collector, err := d.newCollector(initial)
+	if err != nil {
+		return errors.Join(err, listener.Close())
+	}
+	d.setConfig(initial)
+	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
+	d.startTelemetry(collector)
+	d.startReadiness(initial)
+	d.startWeb(listener)
+	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
+
+	<-ctx.Done()
+	log.Info("nodeagent stops")
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
+	defer cancel()
+	return d.tasks.Drain(last)
+}
+
+func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
+	return qemu.New(qemu.Options{
+		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
+		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
+	})
+}
+
+// startTelemetry lets scrapes use a collector, in place of the one before it.
+func (d *daemon) startTelemetry(collector *qemu.Collector) {
+	d.server.SetVMs(collector)
+	d.tasks.Start(agent.Task{Name: "telemetry", Run: collector.Run})
+}
+
+// startReadiness checks the host now and then at every interval.
+func (d *daemon) startReadiness(c config.Config) {
+	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
+		host, err := kvmcheck.Open(d.root)
+		if err != nil {
+			return err
+		}
+		tick := time.NewTicker(c.Readiness.Interval)
+		defer tick.Stop()
+		for {
+			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), version(), time.Now().UTC()))
+			ready()
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+		}
+	}})
+}
+
+// startWeb serves on a listener; after a failure it listens anew.
+func (d *daemon) startWeb(listener net.Listener) {
+	address := listener.Addr().String()
+	d.tasks.Start(agent.Task{Name: "web", Run: func(ctx context.Context, ready func()) error {
+		if listener == nil {
+			var err error
+			if listener, err = listen(address); err != nil {
+				return err
+			}
+		}
+		serving := listener
+		listener = nil
+		ready()
+		return d.server.Serve(ctx, serving)
+	}})
+}
+
+// listen opens the address, or says in one line what to do.
+func listen(address string) (net.Listener, error) {
+	listener, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		return nil, fmt.Errorf("listen on %s: the address is in use, perhaps by another nodeagent; choose one with --web.listen-address", address)
+	case errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("listen on %s: permission denied; ports below 1024 need CAP_NET_BIND_SERVICE", address)
+	case err != nil:
+		return nil, fmt.Errorf("listen on %s: %w", address, err)
+	}
+	return listener, nil
+}
+
+func (d *daemon) setReport(report kvmcheck.Report) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.report == nil || d.report.Verdict != report.Verdict {
+		d.log.Info("host checked", "verdict", report.Verdict.String(), "reasons", report.Reasons())
+	}
+	d.report = &report
+}
+
+func (d *daemon) lastReport() (any, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.report == nil {
+		return nil, errors.New("the first check is running")
+	}
+	return *d.report, nil
+}
+
+func (d *daemon) taskStates() []metrics.TaskState {
+	var states []metrics.TaskState
+	for _, s := range d.tasks.Status() {
+		states = append(states, metrics.TaskState{Name: s.Name, State: string(s.State), Err: s.Err, Restarts: s.Restarts})
+	}
+	return states
+}
+
+// ready reports whether all tasks are, with a line for each that is not.
+func (d *daemon) ready() (bool, []string) {
+	var lines []string
+	for _, s := range d.tasks.Status() {
+		switch {
+		case s.State == agent.Ready:
+		case s.Err != "":
+			lines = append(lines, fmt.Sprintf("%s: %s: %s", s.Name, s.State, s.Err))
+		default:
+			lines = append(lines, fmt.Sprintf("%s: %s", s.Name, s.State))
+		}
+	}
+	return len(lines) == 0, lines
+}
