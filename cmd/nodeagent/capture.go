@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -59,6 +60,9 @@ the devices answered. Look at it anywhere with: nodeagent check --root FILE
 func writeWhole(path string, recorded *kvmcheck.Recorded) error {
 	file, err := os.CreateTemp(filepath.Dir(path), ".nodeagent-capture-*")
 	if err != nil {
+		if inner, ok := errors.AsType[*fs.PathError](err); ok {
+			err = inner.Err // the temporary file's name tells nobody anything
+		}
 		return fmt.Errorf("write %s: %w", path, err)
 	}
 	err = recorded.WriteArchive(file, recorded.Manifest)
