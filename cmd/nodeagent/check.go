@@ -80,7 +80,7 @@ func check(ctx context.Context, name string) (report kvmcheck.Report, err error)
 	if err != nil {
 		return report, err
 	}
-	return kvmcheck.NewReport(kvmcheck.Collect(ctx, host), version(), time.Now().UTC()), nil
+	return kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()), nil
 }
 
 func writeReport(w io.Writer, output string, report kvmcheck.Report) error {

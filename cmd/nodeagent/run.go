@@ -131,7 +131,7 @@ func (d *daemon) startReadiness(c config.Config) {
 		tick := time.NewTicker(c.Readiness.Interval)
 		defer tick.Stop()
 		for {
-			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), version(), time.Now().UTC()))
+			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()))
 			ready()
 			select {
 			case <-ctx.Done():

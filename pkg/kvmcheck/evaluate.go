@@ -7,10 +7,18 @@ import (
 	"strings"
 )
 
-// Evaluate judges facts. It is pure: the same facts give the same findings,
-// in the same order.
-func Evaluate(facts Facts) []Finding {
-	findings := []Finding{
+// Evaluate judges facts for a kind of node. It is pure: the same facts give
+// the same findings, in the order of [Checks].
+func Evaluate(facts Facts, profile Profile) []Finding {
+	return profile.Grade(slices.Concat(
+		evaluateKVM(facts),
+		evaluateResources(facts),
+		evaluatePassthrough(facts),
+	))
+}
+
+func evaluateKVM(facts Facts) []Finding {
+	return []Finding{
 		evaluateCPU(facts),
 		evaluateModule(facts),
 		evaluateProof(facts),
@@ -18,14 +26,19 @@ func Evaluate(facts Facts) []Finding {
 		evaluateNode(facts.Devices.Tun, "tun", "tun", "pods' and VMs' network interfaces are made through it"),
 		evaluateNode(facts.Devices.VhostNet, "vhost-net", "vhost_net", "it moves a VM's network traffic in the kernel"),
 	}
-	findings = append(findings, evaluateHugepages(facts)...)
-	return append(findings,
+}
+
+func evaluateResources(facts Facts) []Finding {
+	return append(evaluateHugepages(facts), evaluateCgroup(facts))
+}
+
+func evaluatePassthrough(facts Facts) []Finding {
+	return []Finding{
 		evaluateIOMMUTable(facts),
 		evaluateIOMMU(facts),
 		evaluateVFIO(facts),
 		evaluateSRIOV(facts),
-		evaluateCgroup(facts),
-	)
+	}
 }
 
 // Verdict is the word for the whole node: NotReady when anything required is
@@ -50,29 +63,29 @@ func evaluateCPU(facts Facts) Finding {
 	const area, check = "cpu", "virtualization"
 	info := facts.CPU.Info
 	if !info.Known {
-		return undecided(area, check, Required, info.Err)
+		return undecided(area, check, info.Err)
 	}
 	cpu := info.Value
 	switch {
 	case cpu.Extension != "" && cpu.Extended == cpu.CPUs:
-		return found(area, check, Required, fmt.Sprintf("%s (%s) on all %d CPUs", extensionName(cpu.Extension), cpu.Extension, cpu.CPUs))
+		return found(area, check, fmt.Sprintf("%s (%s) on all %d CPUs", extensionName(cpu.Extension), cpu.Extension, cpu.CPUs))
 	case cpu.Extension != "":
-		return lacking(area, check, Required, CPUFlagPartial,
+		return lacking(area, check, CPUFlagPartial,
 			fmt.Sprintf("%s: flag %s on %d of %d CPUs", info.Source, cpu.Extension, cpu.Extended, cpu.CPUs),
 			"update firmware and microcode: all CPUs must offer the same virtualization features")
 	case facts.KVM.Proof.Step == StepDone:
-		return found(area, check, Required, fmt.Sprintf("KVM runs guests on this %s CPU", facts.Host.Arch))
+		return found(area, check, fmt.Sprintf("KVM runs guests on this %s CPU", facts.Host.Arch))
 	case facts.Host.Arch != "amd64" && facts.Host.Arch != "s390x":
 		return Finding{
-			Area: area, Check: check, Level: Required, Status: Unknown, Reason: FlagUndefined,
+			Area: area, Check: check, Status: Unknown, Reason: FlagUndefined,
 			Message: fmt.Sprintf("%s: %s has no CPU flag for virtualization; only /dev/kvm can tell", info.Source, facts.Host.Arch),
 		}
 	case cpu.Hypervisor:
-		return lacking(area, check, Required, NestedNotExposed,
+		return lacking(area, check, NestedNotExposed,
 			fmt.Sprintf("%s: no vmx or svm flag, and the hypervisor flag is set: this machine is a VM without nested virtualization", info.Source),
 			"enable nested virtualization for this VM at its hypervisor or cloud provider (CPU mode host-passthrough), or use a bare-metal machine")
 	default:
-		return lacking(area, check, Required, CPUFlagMissing,
+		return lacking(area, check, CPUFlagMissing,
 			fmt.Sprintf("%s: no vmx, svm or sie flag on %d CPUs (%s)", info.Source, cpu.CPUs, orUnnamed(cpu.Model)),
 			"enable Intel VT-x or AMD SVM in the firmware setup, then power the machine off and on")
 	}
@@ -100,15 +113,15 @@ func evaluateModule(facts Facts) Finding {
 	const area, check = "kvm", "module"
 	modules := facts.KVM.Modules
 	if !modules.Known {
-		return undecided(area, check, Required, modules.Err)
+		return undecided(area, check, modules.Err)
 	}
 	if slices.Contains(modules.Value, "kvm") {
-		return found(area, check, Required, strings.Join(modules.Value, ", ")+" loaded or built in")
+		return found(area, check, strings.Join(modules.Value, ", ")+" loaded or built in")
 	}
 	if facts.KVM.Proof.Node.State == NodeOpened {
-		return found(area, check, Required, "built into the kernel")
+		return found(area, check, "built into the kernel")
 	}
-	return lacking(area, check, Required, ModuleNotLoaded, "/sys/module/kvm does not exist", loadModule(vendorModule(facts)))
+	return lacking(area, check, ModuleNotLoaded, "/sys/module/kvm does not exist", loadModule(vendorModule(facts)))
 }
 
 // vendorModule names the module that drives this CPU's virtualization.
@@ -133,18 +146,18 @@ func evaluateNested(facts Facts) Finding {
 	if module, nested, ok := vendorNested(facts); ok {
 		switch {
 		case !nested.Known:
-			return undecided(area, check, Optional, nested.Err)
+			return undecided(area, check, nested.Err)
 		case nested.Value:
-			return found(area, check, Optional, nested.Source+" is on: VMs can run VMs")
+			return found(area, check, nested.Source+" is on: VMs can run VMs")
 		default:
-			return lacking(area, check, Optional, NestedDisabled, nested.Source+" is off: VMs cannot run VMs themselves",
+			return lacking(area, check, NestedDisabled, nested.Source+" is off: VMs cannot run VMs themselves",
 				fmt.Sprintf("only if VMs shall run VMs: echo 'options %s nested=1' > /etc/modprobe.d/kvm-nested.conf, then reload %s", module, module))
 		}
 	}
 	if !facts.KVM.Modules.Known {
-		return undecided(area, check, Optional, facts.KVM.Modules.Err)
+		return undecided(area, check, facts.KVM.Modules.Err)
 	}
-	return lacking(area, check, Optional, NestedDisabled, "no KVM module has a parameter nested", "load the CPU vendor's KVM module first")
+	return lacking(area, check, NestedDisabled, "no KVM module has a parameter nested", "load the CPU vendor's KVM module first")
 }
 
 // vendorNested picks the nested parameter of the module that drives this CPU,
@@ -165,13 +178,13 @@ func evaluateNode(node Node, check, module, purpose string) Finding {
 	const area = "devices"
 	switch node.State {
 	case NodeOpened:
-		return found(area, check, Required, node.Path+" opens")
+		return found(area, check, node.Path+" opens")
 	case NodeAbsent:
-		return lacking(area, check, Required, DeviceMissing, node.Path+" does not exist; "+purpose, "modprobe "+module)
+		return lacking(area, check, DeviceMissing, node.Path+" does not exist; "+purpose, "modprobe "+module)
 	case NodeRefused:
 		return refusedNode(area, check, node, module)
 	default:
-		return undecided(area, check, Required, node.Err)
+		return undecided(area, check, node.Err)
 	}
 }
 
@@ -179,13 +192,13 @@ func evaluateNode(node Node, check, module, purpose string) Finding {
 func refusedNode(area, check string, node Node, module string) Finding {
 	switch node.Errno {
 	case "EACCES", "EPERM":
-		return lacking(area, check, Required, PermissionDenied, node.Err,
+		return lacking(area, check, PermissionDenied, node.Err,
 			fmt.Sprintf("run as root; in a container: privileged, or allow the device; ls -l %s shows its mode", node.Path))
 	case "EBUSY":
-		return lacking(area, check, Required, DeviceBusy, node.Err, "fuser -v "+node.Path+" shows who holds it")
+		return lacking(area, check, DeviceBusy, node.Err, "fuser -v "+node.Path+" shows who holds it")
 	case "ENODEV", "ENXIO", "ENOENT":
-		return lacking(area, check, Required, DeviceUnusable, node.Err+": the node is there, its driver is not", loadModule(module))
+		return lacking(area, check, DeviceUnusable, node.Err+": the node is there, its driver is not", loadModule(module))
 	default:
-		return undecided(area, check, Required, node.Err)
+		return undecided(area, check, node.Err)
 	}
 }

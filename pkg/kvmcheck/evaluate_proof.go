@@ -8,13 +8,13 @@ func evaluateProof(facts Facts) Finding {
 	proof := facts.KVM.Proof
 	switch {
 	case proof.Step == StepDone:
-		return found(area, check, Required, fmt.Sprintf("a guest ran on %s (API version %d)", kvmPath, proof.APIVersion))
+		return found(area, check, fmt.Sprintf("a guest ran on %s (API version %d)", kvmPath, proof.APIVersion))
 	case proof.Node.State == NodeAbsent:
-		return lacking(area, check, Required, DeviceMissing, missingKVM(facts), missingKVMRemedy(facts))
+		return lacking(area, check, DeviceMissing, missingKVM(facts), missingKVMRemedy(facts))
 	case proof.Node.State == NodeRefused:
 		return refusedNode(area, check, proof.Node, vendorModule(facts))
 	case proof.Node.State != NodeOpened:
-		return undecided(area, check, Required, proof.Err)
+		return undecided(area, check, proof.Err)
 	}
 	return failedProof(area, check, proof)
 }
@@ -43,7 +43,7 @@ func missingKVMRemedy(facts Facts) string {
 func failedProof(area, check string, proof Proof) Finding {
 	message := fmt.Sprintf("%s: step %s: %s", kvmPath, proof.Step, proof.Err)
 	lack := func(reason Reason, remedy string) Finding {
-		return lacking(area, check, Required, reason, message, remedy)
+		return lacking(area, check, reason, message, remedy)
 	}
 	switch proof.Errno {
 	case "EBUSY":
@@ -59,12 +59,12 @@ func failedProof(area, check string, proof Proof) Finding {
 	case proof.Step == StepAPIVersion && proof.APIVersion != 0:
 		return lack(APIVersionMismatch, "this kernel is not a Linux that QEMU can use: boot the distribution's kernel")
 	case proof.Step == StepRun && proof.Exits == 0:
-		return Finding{Area: area, Check: check, Level: Required, Status: Unknown, Reason: ProofNotImplemented, Message: message}
+		return Finding{Area: area, Check: check, Status: Unknown, Reason: ProofNotImplemented, Message: message}
 	case proof.Step == StepRun && proof.TimedOut:
 		return lack(GuestTimeout, "dmesg | grep -i kvm; if this machine is a VM, its hypervisor's nested virtualization may be broken")
 	case proof.Step == StepRun:
 		return lack(GuestFailed, "dmesg | grep -i kvm; update firmware and microcode")
 	default:
-		return undecided(area, check, Required, message)
+		return undecided(area, check, message)
 	}
 }

@@ -36,7 +36,7 @@ func healthy() Facts {
 }
 
 func TestHealthyHostIsReadyThroughout(t *testing.T) {
-	findings := Evaluate(healthy())
+	findings := Evaluate(healthy(), Profile{})
 	for _, finding := range findings {
 		if finding.Status != Ready || finding.Reason != "" || finding.Remedy != "" || finding.Message == "" {
 			t.Errorf("%+v", finding)
@@ -48,7 +48,7 @@ func TestHealthyHostIsReadyThroughout(t *testing.T) {
 }
 
 func TestZeroFactsAreUndecidedThroughout(t *testing.T) {
-	findings := Evaluate(Facts{})
+	findings := Evaluate(Facts{}, Profile{})
 	for _, finding := range findings {
 		if finding.Status != Unknown {
 			t.Errorf("%s/%s is %s without any fact", finding.Area, finding.Check, finding.Status)
@@ -144,7 +144,7 @@ func TestEachCauseHasItsReason(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			facts := healthy()
 			test.change(&facts)
-			for _, finding := range Evaluate(facts) {
+			for _, finding := range Evaluate(facts, Profile{}) {
 				if finding.Area+"/"+finding.Check != test.check {
 					continue
 				}
@@ -180,9 +180,9 @@ func TestVerdictIsTheWorstOfWhatIsRequired(t *testing.T) {
 func TestEvaluateIsPure(t *testing.T) {
 	facts := healthy()
 	facts.KVM.Nested = map[string]Reading[bool]{"kvm_a": known("/a", false), "kvm_b": known("/b", true), "kvm_c": known("/c", false)}
-	first := Evaluate(facts)
+	first := Evaluate(facts, Profile{})
 	for range 20 {
-		if diff := cmp.Diff(first, Evaluate(facts)); diff != "" {
+		if diff := cmp.Diff(first, Evaluate(facts, Profile{})); diff != "" {
 			t.Fatal(diff)
 		}
 	}

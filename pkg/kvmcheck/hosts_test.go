@@ -35,7 +35,7 @@ func recordings(t *testing.T) []string {
 func TestRecordedHosts(t *testing.T) {
 	for _, name := range recordings(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
-			report := kvmcheck.NewReport(hosttest.Replay(t, name), "test", hosttest.Time())
+			report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)
@@ -59,7 +59,7 @@ func TestRecordedHosts(t *testing.T) {
 
 func TestReportSurvivesJSON(t *testing.T) {
 	for _, name := range recordings(t) {
-		report := kvmcheck.NewReport(hosttest.Replay(t, name), "test", hosttest.Time())
+		report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
 		text, err := json.Marshal(report)
 		if err != nil {
 			t.Fatal(err)
@@ -75,7 +75,7 @@ func TestReportSurvivesJSON(t *testing.T) {
 		if diff := cmp.Diff(string(text), string(again)); diff != "" {
 			t.Errorf("%s:\n%s", name, diff)
 		}
-		if diff := cmp.Diff(report.Findings, kvmcheck.Evaluate(back.Facts)); diff != "" {
+		if diff := cmp.Diff(report.Findings, kvmcheck.Evaluate(back.Facts, kvmcheck.Profile{})); diff != "" {
 			t.Errorf("%s: the facts in the JSON judge differently:\n%s", name, diff)
 		}
 	}
@@ -88,7 +88,7 @@ func TestUnreadableIsNeverNo(t *testing.T) {
 	for _, name := range recordings(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			root, host := hosttest.OpenHost(t, name)
-			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host))
+			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{})
 			undecided := 0
 			for _, operation := range operations(t, root) {
 				for _, errno := range []string{"EIO", "EACCES"} {
@@ -113,7 +113,7 @@ func failOne(t *testing.T, root *hostfs.Root, host kvmcheck.Host, before []kvmch
 	defer delete(faults, operation)
 	_, place, _ := strings.Cut(operation, " ")
 	after := make(map[string]kvmcheck.Finding)
-	for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host)) {
+	for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{}) {
 		after[finding.Area+"/"+finding.Check] = finding
 	}
 	undecided := 0
@@ -187,7 +187,7 @@ func TestLyingFilesAreUnknown(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host)) {
+				for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{}) {
 					if finding.Area+"/"+finding.Check != check {
 						continue
 					}

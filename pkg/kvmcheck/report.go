@@ -1,6 +1,7 @@
 package kvmcheck
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -12,15 +13,17 @@ import (
 type Report struct {
 	Agent    string    `json:"agent"` // version of the agent
 	Time     time.Time `json:"time"`
+	Profile  string    `json:"profile"`
 	Verdict  Status    `json:"verdict"`
 	Findings []Finding `json:"findings"`
 	Facts    Facts     `json:"facts"`
 }
 
-// NewReport judges facts that were collected at a time by a version of the agent.
-func NewReport(facts Facts, agent string, at time.Time) Report {
-	findings := Evaluate(facts)
-	return Report{Agent: agent, Time: at, Verdict: Verdict(findings), Findings: findings, Facts: facts}
+// NewReport judges, for a kind of node, facts that were collected at a time by
+// a version of the agent.
+func NewReport(facts Facts, profile Profile, agent string, at time.Time) Report {
+	findings := Evaluate(facts, profile)
+	return Report{Agent: agent, Time: at, Profile: cmp.Or(profile.Name, "kubevirt"), Verdict: Verdict(findings), Findings: findings, Facts: facts}
 }
 
 // Reasons lists why the verdict is not Ready: the reasons of what is required

@@ -173,7 +173,7 @@ func checkGuest(t *testing.T, machine *vm.Machine, exit int) kvmcheck.Report {
 func compareReplay(t *testing.T, machine *vm.Machine, live kvmcheck.Report) {
 	t.Helper()
 	replayed := hosttest.Replay(t, filepath.Join(machine.Share, "host.tar.gz"))
-	if diff := cmp.Diff(live.Findings, kvmcheck.Evaluate(replayed)); diff != "" {
+	if diff := cmp.Diff(live.Findings, kvmcheck.Evaluate(replayed, kvmcheck.Profile{})); diff != "" {
 		t.Errorf("the recording says something else than the machine (-machine +recording):\n%s", diff)
 	}
 }

@@ -1,0 +1,111 @@
+package kvmcheck
+
+import (
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"maps"
+	"os"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// declaredReasons reads the constants of type Reason out of the source.
+func declaredReasons(t *testing.T) []Reason {
+	t.Helper()
+	names, err := os.ReadDir(".")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var reasons []Reason
+	for _, entry := range names {
+		if !strings.HasSuffix(entry.Name(), ".go") {
+			continue
+		}
+		file, err := parser.ParseFile(token.NewFileSet(), entry.Name(), nil, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ast.Inspect(file, func(node ast.Node) bool {
+			spec, ok := node.(*ast.ValueSpec)
+			if !ok {
+				return true
+			}
+			if kind, ok := spec.Type.(*ast.Ident); ok && kind.Name == "Reason" && len(spec.Values) == 1 {
+				value, err := strconv.Unquote(spec.Values[0].(*ast.BasicLit).Value)
+				if err != nil || value != spec.Names[0].Name {
+					t.Errorf("constant %s is %q: name and value must be the same", spec.Names[0].Name, value)
+				}
+				reasons = append(reasons, Reason(value))
+			}
+			return true
+		})
+	}
+	slices.Sort(reasons)
+	return reasons
+}
+
+func TestEveryReasonIsExplainedOnce(t *testing.T) {
+	var explained []Reason
+	for _, cause := range Causes() {
+		explained = append(explained, cause.Reason)
+		if !strings.HasSuffix(cause.Meaning, ".") || strings.Contains(cause.Meaning, "\n") {
+			t.Errorf("%s: the meaning is one paragraph of sentences: %q", cause.Reason, cause.Meaning)
+		}
+		for _, fix := range cause.Fixes {
+			if fix.Do == "" {
+				t.Errorf("%s: an empty fix", cause.Reason)
+			}
+		}
+	}
+	if diff := cmp.Diff(declaredReasons(t), explained); diff != "" {
+		t.Errorf("declared and explained reasons differ:\n%s", diff)
+	}
+}
+
+func TestEveryFindingIsACheckInItsPlace(t *testing.T) {
+	for name, facts := range map[string]Facts{"healthy": healthy(), "nothing known": {}} {
+		last := -1
+		for _, finding := range Evaluate(facts, Profile{}) {
+			place := slices.IndexFunc(Checks(), func(c Check) bool {
+				ok, err := path.Match(c.Area+"/"+c.Name, finding.Key())
+				return ok && err == nil
+			})
+			if place < 0 {
+				t.Errorf("%s: finding %s is no check of Checks", name, finding.Key())
+			} else if place < last {
+				t.Errorf("%s: finding %s is out of the order of Checks", name, finding.Key())
+			}
+			last = max(last, place)
+		}
+	}
+	seen := make(map[string]bool)
+	for _, check := range Checks() {
+		key := check.Area + "/" + check.Name
+		if seen[key] || check.Asks == "" || check.Reads == "" || check.Level == "" {
+			t.Errorf("check %s: twice, or incomplete", key)
+		}
+		seen[key] = true
+	}
+}
+
+func TestProfileGrades(t *testing.T) {
+	profile := Profile{Name: "own", Levels: map[string]Level{"sriov/capability": Required, "devices/*": Skipped, "kvm/nested": Recommended}}
+	levels := make(map[string]Level)
+	for _, finding := range Evaluate(healthy(), profile) {
+		levels[finding.Key()] = finding.Level
+	}
+	for key, want := range map[string]Level{
+		"sriov/capability": Required, "kvm/nested": Recommended, "kvm/device": Required,
+		"memory/hugepages-2Mi": Optional, "devices/tun": "", "devices/vhost-net": "",
+	} {
+		if levels[key] != want {
+			t.Errorf("%s: got %q, want %q (%v)", key, levels[key], want, slices.Sorted(maps.Keys(levels)))
+		}
+	}
+}
