@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -124,6 +125,21 @@ func TestPrintedConfigurationParsesToItself(t *testing.T) {
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)
 	}
+}
+
+func TestEveryFieldIsDocumented(t *testing.T) {
+	var walk func(of reflect.Type)
+	walk = func(of reflect.Type) {
+		for _, field := range reflect.VisibleFields(of) {
+			if !strings.HasSuffix(field.Tag.Get("doc"), ".") || field.Tag.Get("yaml") == "" {
+				t.Errorf("%s.%s: want a yaml name and a doc of whole sentences", of.Name(), field.Name)
+			}
+			if field.Type.Kind() == reflect.Struct {
+				walk(field.Type)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
 }
 
 func FuzzParse(f *testing.F) {
