@@ -44,11 +44,15 @@ reloads the configuration; an invalid one is refused and the old one goes on.`,
 	}
 	from := addSettings(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		initial, err := from.load()
+		data, err := from.read()
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), from, initial, cmd.ErrOrStderr())
+		initial, err := from.parse(data)
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), from, data, initial, cmd.ErrOrStderr())
 	}
 	return cmd
 }
@@ -62,6 +66,11 @@ type daemon struct {
 	tasks  *agent.Supervisor
 	server *metrics.Server
 
+	// Of the config task: the file's content that was tried last, and whether
+	// it could not even be read.
+	tried  []byte
+	unread bool
+
 	mu      sync.Mutex
 	current config.Config
 	reload  metrics.ConfigState
@@ -69,7 +78,7 @@ type daemon struct {
 }
 
 // serve runs the agent until ctx ends, and drains it.
-func serve(ctx context.Context, from *settings, initial config.Config, stderr io.Writer) (err error) {
+func serve(ctx context.Context, from *settings, data []byte, initial config.Config, stderr io.Writer) (err error) {
 	root, err := hostfs.Open("/")
 	if err != nil {
 		return err
@@ -77,7 +86,7 @@ func serve(ctx context.Context, from *settings, initial config.Config, stderr io
 	defer func() { err = errors.Join(err, root.Close()) }()
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
-	d := &daemon{from: from, log: log, level: level, root: root, tasks: agent.New(log)}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
 	d.server = metrics.NewServer(metrics.Options{
 		Version: version(),
 		Tasks:   d.taskStates,

@@ -50,6 +50,10 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"web:\n  listenAddress: :1\n  listenAddress: :2\n",
 			`line 3: mapping key "listenAddress" already defined at [2:3]`,
 		},
+		"a mistake before a bare end of the document": {
+			"log:\n  levl: info\n---\n",
+			"line 2: log.levl: unknown field; did you mean level?",
+		},
 		"broken YAML": {
 			"web:\n listenAddress: [a\n",
 			"line 2: sequence end token ']' not found",
@@ -146,6 +150,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("web:\n  listenAddress: :9477\n"))
 	f.Add([]byte("telemetry: {libvirtURIs: [qemu:///system], budget: 1s}\n---\n"))
 	f.Add([]byte("a: &x [*x]\n"))
+	f.Add([]byte("0\n---"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		config, err := Parse(data, anyURI)
 		if err != nil {
