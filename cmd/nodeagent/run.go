@@ -16,7 +16,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
-	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/metrics"
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
@@ -35,7 +35,8 @@ func newRun() *cobra.Command {
   /readyz    whether all parts of the agent do their work; /healthz whether it answers
 
 It needs no cluster and no configuration file. A libvirt daemon that is absent,
-hangs, dies or comes back costs only its own VMs. SIGHUP, or a changed file,
+hangs, dies or comes back costs only its own VMs. The host is checked at every
+interval, and at once when a module or device comes or goes. SIGHUP, or a changed file,
 reloads the configuration; an invalid one is refused and the old one goes on.`,
 		Example: `  nodeagent run
   nodeagent run --web.listen-address 127.0.0.1:9477
@@ -65,6 +66,7 @@ type daemon struct {
 	root   *hostfs.Root
 	tasks  *agent.Supervisor
 	server *metrics.Server
+	loop   *readiness.Loop
 
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
@@ -74,7 +76,6 @@ type daemon struct {
 	mu      sync.Mutex
 	current config.Config
 	reload  metrics.ConfigState
-	report  *kvmcheck.Report // the last one; nil before the first
 }
 
 // serve runs the agent until ctx ends, and drains it.
@@ -86,14 +87,19 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	defer func() { err = errors.Join(err, root.Close()) }()
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
-	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
+	loop, err := newLoop(root, log)
+	if err != nil {
+		return err
+	}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), loop: loop}
 	d.server = metrics.NewServer(metrics.Options{
-		Version: version(),
-		Tasks:   d.taskStates,
-		Config:  d.configState,
-		Report:  d.lastReport,
-		Ready:   d.ready,
-		Log:     log,
+		Version:   version(),
+		Readiness: d.readinessState,
+		Tasks:     d.taskStates,
+		Config:    d.configState,
+		Report:    d.lastReport,
+		Ready:     d.ready,
+		Log:       log,
 	})
 	listener, err := listen(initial.Web.ListenAddress)
 	if err != nil {
@@ -130,27 +136,6 @@ func (d *daemon) startTelemetry(collector *qemu.Collector) {
 	d.tasks.Start(agent.Task{Name: "telemetry", Run: collector.Run})
 }
 
-// startReadiness checks the host now and then at every interval.
-func (d *daemon) startReadiness(c config.Config) {
-	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
-		host, err := kvmcheck.Open(d.root)
-		if err != nil {
-			return err
-		}
-		tick := time.NewTicker(c.Readiness.Interval)
-		defer tick.Stop()
-		for {
-			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()))
-			ready()
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-		}
-	}})
-}
-
 // startWeb serves on a listener; after a failure it listens anew.
 func (d *daemon) startWeb(listener net.Listener) {
 	address := listener.Addr().String()
@@ -180,24 +165,6 @@ func listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	return listener, nil
-}
-
-func (d *daemon) setReport(report kvmcheck.Report) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.report == nil || d.report.Verdict != report.Verdict {
-		d.log.Info("host checked", "verdict", report.Verdict.String(), "reasons", report.Reasons())
-	}
-	d.report = &report
-}
-
-func (d *daemon) lastReport() (any, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.report == nil {
-		return nil, errors.New("the first check is running")
-	}
-	return *d.report, nil
 }
 
 func (d *daemon) taskStates() []metrics.TaskState {
