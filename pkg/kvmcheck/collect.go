@@ -37,7 +37,7 @@ func Open(root *hostfs.Root) (Host, error) {
 func Collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
-	return Facts{
+	facts := Facts{
 		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
 		CPU:  CPUFacts{Info: collectCPU(root)},
 		KVM:  collectKVM(ctx, host),
@@ -52,6 +52,8 @@ func Collect(ctx context.Context, host Host) Facts {
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
 	}
+	facts.VFIO.Candidates = findCandidates(facts)
+	return facts
 }
 
 // platform returns GOARCH and the kernel release, of a recording the recorded ones.

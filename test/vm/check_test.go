@@ -83,7 +83,9 @@ func TestCheckOnMachineWithIOMMUOff(t *testing.T) {
 			"kvm/device":       "",
 			"iommu/firmware":   "",
 			"iommu/kernel":     kvmcheck.IOMMUDisabled,
+			"iommu/interrupts": "", // remapped although DMA is not
 			"vfio/driver":      "",
+			"vfio/groups":      kvmcheck.IOMMUDisabled,
 			"sriov/capability": "",
 		},
 	}})
@@ -118,7 +120,7 @@ func TestCheckOnMachineWithTwoNUMANodes(t *testing.T) {
 		}
 	}
 	numa := report.Facts.Memory.NUMA.Value
-	if len(numa) != 2 || numa[1].Hugepages[0].Total.Value != 32 || numa[0].Hugepages[0].Total.Value != 0 {
+	if len(numa) != 2 || numa[1].Hugepages.Value[0].Total.Value != 32 || numa[0].Hugepages.Value[0].Total.Value != 0 {
 		t.Errorf("want 32 huge pages of 2 MiB on node 1 only, have %+v", numa)
 	}
 }
