@@ -103,9 +103,13 @@ func TestCheckOnMachineWithTwoNUMANodes(t *testing.T) {
 			"kvm/device":           "",
 			"memory/hugepages-2Mi": "",
 			"memory/hugepages-1Gi": "",
+			"memory/balance":       kvmcheck.HugepagesLopsided,
+			"memory/numa":          "",
 			"iommu/firmware":       "",
 			"iommu/kernel":         "",
+			"iommu/interrupts":     "",
 			"vfio/driver":          "",
+			"vfio/groups":          "",
 			"sriov/capability":     "",
 		},
 	}})
@@ -127,14 +131,15 @@ func TestCheckOnMachineWithTwoNUMANodes(t *testing.T) {
 
 // checkShapes brings a machine from shape to shape and compares, in each, what
 // check says in the guest with what is wanted and with what its recording says.
-func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) {
+// It returns what check said last.
+func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) (report kvmcheck.Report) {
 	t.Helper()
 	if err := hosttest.Build(filepath.Join(machine.Share, "nodeagent"), "./cmd/nodeagent"); err != nil {
 		t.Fatal(err)
 	}
 	for _, shape := range shapes {
 		machine.Sh(t, shape.make)
-		report := checkGuest(t, machine, shape.exit)
+		report = checkGuest(t, machine, shape.exit)
 		got := make(map[string]kvmcheck.Reason)
 		for _, finding := range report.Findings {
 			key := finding.Area + "/" + finding.Check
@@ -151,6 +156,7 @@ func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) {
 			saveRecording(t, machine, shape.name)
 		}
 	}
+	return report
 }
 
 // checkGuest runs check in the guest.
