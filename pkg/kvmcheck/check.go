@@ -16,7 +16,7 @@ type Check struct {
 
 // Checks lists every check, in the order of a report.
 func Checks() []Check {
-	return slices.Concat(checksOfKVM(), checksOfResources(), checksOfPassthrough())
+	return slices.Concat(checksOfKVM(), checksOfMemory(), checksOfResources(), checksOfPassthrough())
 }
 
 func checksOfKVM() []Check {
@@ -32,7 +32,6 @@ func checksOfKVM() []Check {
 
 func checksOfResources() []Check {
 	return []Check{
-		{"memory", "hugepages*", Optional, "Are huge pages of each size set aside and free?", "/sys/kernel/mm/hugepages, /sys/devices/system/node"},
 		{"cgroup", "controllers", Recommended, "Are the controllers there with which VMs are limited?", "/sys/fs/cgroup"},
 	}
 }
@@ -40,8 +39,10 @@ func checksOfResources() []Check {
 func checksOfPassthrough() []Check {
 	return []Check{
 		{"iommu", "firmware", Optional, "Does firmware describe an IOMMU?", "/sys/firmware/acpi/tables"},
-		{"iommu", "kernel", Optional, "Does the kernel use the IOMMU?", "/sys/kernel/iommu_groups, /proc/cmdline"},
-		{"vfio", "driver", Optional, "Can devices be handed to VMs?", "/sys/bus/pci/drivers/vfio-pci, /dev/vfio"},
+		{"iommu", "kernel", Optional, "Does the kernel use the IOMMU?", "/sys/kernel/iommu_groups, /sys/class/iommu, /proc/cmdline"},
+		{"iommu", "interrupts", Optional, "Are devices kept from forging interrupts?", "/sys/kernel/irq/*/chip_name"},
+		{"vfio", "driver", Optional, "Can devices be handed to VMs?", "/sys/bus/pci/drivers/vfio-pci, /dev/vfio/vfio, /dev/iommu"},
+		{"vfio", "groups", Optional, "Do the IOMMU groups let VFs, GPUs, NVMe disks and what is bound to VFIO go to VMs?", "/sys/kernel/iommu_groups/*/devices/*/driver"},
 		{"sriov", "capability", Optional, "Which devices can have VFs, and how many have they?", "/sys/bus/pci/devices/*/sriov_*"},
 	}
 }

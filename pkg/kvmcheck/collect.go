@@ -43,7 +43,7 @@ func Collect(ctx context.Context, host Host) Facts {
 func collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
-	return Facts{
+	facts := Facts{
 		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
 		CPU:  CPUFacts{Info: collectCPU(root)},
 		KVM:  collectKVM(ctx, host),
@@ -58,6 +58,8 @@ func collect(ctx context.Context, host Host) Facts {
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
 	}
+	facts.VFIO.Candidates = findCandidates(facts)
+	return facts
 }
 
 // platform returns GOARCH and the kernel release, of a recording the recorded ones.
