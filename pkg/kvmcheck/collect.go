@@ -37,7 +37,7 @@ func Open(root *hostfs.Root) (Host, error) {
 func Collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
-	return Facts{
+	facts := Facts{
 		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
 		CPU:  CPUFacts{Info: collectCPU(root)},
 		KVM:  collectKVM(ctx, host),
@@ -51,7 +51,13 @@ func Collect(ctx context.Context, host Host) Facts {
 		SRIOV:  collectSRIOV(root),
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
+
+		Time:   collectTime(root),
+		Safety: collectSafety(root),
 	}
+	facts.Firmware = collectFirmware(host, facts)
+	facts.Confidential = collectConfidential(host, facts)
+	return facts
 }
 
 // platform returns GOARCH and the kernel release, of a recording the recorded ones.

@@ -45,6 +45,8 @@ func parseCPUInfo(data []byte) (CPUInfo, error) {
 	if info.Extension == extensionS390 {
 		info.Extended = info.CPUs // its one line speaks for all CPUs
 	}
+	info.Flags = parseCommonFlags(data, info.CPUs)
+	info.Microcode = parseMicrocode(data)
 	return info, nil
 }
 

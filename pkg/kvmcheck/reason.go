@@ -52,7 +52,8 @@ type Fix struct {
 
 // Causes explains every reason, in alphabetical order.
 func Causes() []Cause {
-	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfResources(), causesOfPassthrough())
+	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfResources(), causesOfPassthrough(),
+		causesOfFirmware(), causesOfSafety(), causesOfConfidential())
 	slices.SortFunc(causes, func(a, b Cause) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
 	return causes
 }
