@@ -45,17 +45,14 @@ func evaluateConfidential(facts Facts) []Finding {
 // summarise lists what works; else names what nobody can tell; else says what
 // is nearest to working.
 func summarise(area, check string, all []technology) Finding {
-	var ready, rest []string
+	var there []technology
 	for _, t := range all {
-		switch {
-		case t.status == Ready:
-			ready = append(ready, t.name+": "+t.detail)
-		case t.reason != ConfidentialUnsupported:
-			rest = append(rest, t.name+": "+t.detail)
+		if t.reason != ConfidentialUnsupported {
+			there = append(there, t)
 		}
 	}
-	if len(ready) > 0 {
-		return found(area, check, strings.Join(append(ready, rest...), "; "))
+	if slices.ContainsFunc(all, func(t technology) bool { return t.status == Ready }) {
+		return found(area, check, list(there))
 	}
 	for _, t := range all {
 		if t.status == Unknown {
@@ -66,9 +63,22 @@ func summarise(area, check string, all []technology) Finding {
 	nearest := slices.MinFunc(all, func(a, b technology) int { return cmp.Compare(distance(a.reason), distance(b.reason)) })
 	message := nearest.detail
 	if nearest.reason != ConfidentialUnsupported {
-		message = strings.Join(rest, "; ")
+		message = list(there)
 	}
 	return lacking(area, check, nearest.reason, message, wantConfidential+nearest.remedy)
+}
+
+// list names technologies, neighbours of the same detail together.
+func list(all []technology) string {
+	var parts []string
+	for i := 0; i < len(all); {
+		names, detail := []string{}, all[i].detail
+		for ; i < len(all) && all[i].detail == detail; i++ {
+			names = append(names, all[i].name)
+		}
+		parts = append(parts, strings.Join(names, ", ")+": "+detail)
+	}
+	return strings.Join(parts, "; ")
 }
 
 func distance(reason Reason) int {
@@ -164,6 +174,8 @@ func amdOff(facts Facts, name, parameter string, canCPU bool, remedy string) tec
 		return unsupported(name, info.Value)
 	case !facts.KVM.Modules.Known:
 		return technology{name: name, detail: facts.KVM.Modules.Err}
+	case switchedOff(facts):
+		return technology{name, NotReady, ConfidentialDisabled, "firmware has SVM off", "see firmware/virtualization"}
 	case !slices.Contains(facts.KVM.Modules.Value, "kvm_amd"):
 		return technology{name, NotReady, ModuleNotLoaded, "kvm_amd is not loaded", loadModule("kvm_amd")}
 	default:

@@ -1,7 +1,6 @@
 package kvmcheck
 
 import (
-	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -143,8 +142,6 @@ func smtState(facts SafetyFacts) string {
 		return "unknown"
 	case active.Value:
 		return "on"
-	case facts.SMTControl.Known:
-		return cmp.Or(clipText(facts.SMTControl.Value), "off")
 	default:
 		return "off"
 	}

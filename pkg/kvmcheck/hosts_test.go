@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"flag"
+	"fmt"
 	"io/fs"
 	"maps"
 	"os"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
@@ -22,25 +24,16 @@ import (
 
 var update = flag.Bool("update", false, "write the expected reports of test/hosts")
 
-func recordings(t *testing.T) []string {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(hosttest.Root(), "test", "hosts", "*.tar.gz"))
-	if err != nil || len(names) < 5 {
-		t.Fatalf("found %d recorded hosts, %v", len(names), err)
-	}
-	return names
-}
-
 // TestRecordedHosts compares each recorded machine's report, whole.
 func TestRecordedHosts(t *testing.T) {
-	for _, name := range recordings(t) {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
-			report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+	for name, path := range hosttest.Hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			report := kvmcheck.NewReport(hosttest.Replay(t, path), kvmcheck.Profile{}, "test", hosttest.Time())
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)
 			}
-			golden := strings.TrimSuffix(name, ".tar.gz") + ".txt"
+			golden := filepath.Join(hosttest.Root(), "test", "hosts", name+".txt")
 			if *update {
 				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 					t.Fatal(err)
@@ -58,8 +51,8 @@ func TestRecordedHosts(t *testing.T) {
 }
 
 func TestReportSurvivesJSON(t *testing.T) {
-	for _, name := range recordings(t) {
-		report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+	for name, path := range hosttest.Hosts(t) {
+		report := kvmcheck.NewReport(hosttest.Replay(t, path), kvmcheck.Profile{}, "test", hosttest.Time())
 		text, err := json.Marshal(report)
 		if err != nil {
 			t.Fatal(err)
@@ -85,9 +78,9 @@ func TestReportSurvivesJSON(t *testing.T) {
 // A finding may become Unknown, with the cause; it may never turn over.
 func TestUnreadableIsNeverNo(t *testing.T) {
 	hosttest.EmptyPCIDB(t)
-	for _, name := range recordings(t) {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
-			root, host := hosttest.OpenHost(t, name)
+	for name, path := range hosttest.Hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			root, host := hosttest.OpenHost(t, path)
 			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{})
 			undecided := 0
 			for _, operation := range operations(t, root) {
@@ -216,6 +209,46 @@ func TestLyingInventoryIsUnknown(t *testing.T) {
 			devices := kvmcheck.Collect(t.Context(), host).PCI.Devices
 			if devices.Known || !strings.Contains(devices.Err, "/sys/bus/pci/devices") {
 				t.Errorf("got %+v", devices)
+			}
+		})
+	}
+}
+
+// silentRegisters is a host of which no MSR and no CPUID leaf can be read.
+type silentRegisters struct {
+	kvmcheck.Devices
+	errno unix.Errno
+}
+
+func (d silentRegisters) ReadMSR(cpu int, _ uint32) (uint64, error) {
+	return 0, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/msr", cpu), Err: d.errno}
+}
+
+func (d silentRegisters) ReadCPUID(cpu int, _ uint32) (kvmcheck.CPUID, error) {
+	return kvmcheck.CPUID{}, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/cpuid", cpu), Err: d.errno}
+}
+
+// TestSilentRegistersAreNeverNo takes the msr and cpuid drivers, or the
+// permission to use them, from every machine.
+func TestSilentRegistersAreNeverNo(t *testing.T) {
+	hosttest.EmptyPCIDB(t)
+	for name, path := range hosttest.Hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			_, host := hosttest.OpenHost(t, path)
+			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{})
+			for _, errno := range []unix.Errno{unix.EIO, unix.EPERM, unix.ENOENT} {
+				silent := kvmcheck.Host{Root: host.Root, Devices: silentRegisters{host.Devices, errno}}
+				after := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), silent), kvmcheck.Profile{})
+				for i, was := range before {
+					is := after[i]
+					switch {
+					case is.Status == was.Status:
+					case is.Status != kvmcheck.Unknown:
+						t.Errorf("%v: finding %s went from %s to %s: %s", errno, was.Key(), was.Status, is.Status, is.Message)
+					case !strings.Contains(is.Message, "/dev/cpu/0/"):
+						t.Errorf("%v: finding %s does not name the path: %s", errno, was.Key(), is.Message)
+					}
+				}
 			}
 		})
 	}

@@ -27,9 +27,9 @@ func parseCPUInfo(data []byte) (CPUInfo, error) {
 		}
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		switch key {
-		case "processor", "cpu number":
+		case "processor":
 			info.CPUs++
-		case "# processors":
+		case "# processors": // s390; its blocks below count them again
 			info.CPUs, _ = strconv.Atoi(value)
 		case "vendor_id", "CPU implementer":
 			info.Vendor = value
