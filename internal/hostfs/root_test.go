@@ -68,23 +68,25 @@ func TestErrorsNameTheHostPath(t *testing.T) {
 		"proc/negative":  "-1\n",
 		"proc/flag":      "maybe\n",
 		"proc/binary":    "a\x00b",
-		"proc/huge":      strings.Repeat("9", 100),
+		"proc/huge":      strings.Repeat("9", 100) + "\n",
+		"proc/cut":       "20",
 		"proc/long_name": strings.Repeat("x", 65<<10),
 	})
 	for name, test := range map[string]struct {
 		read func() error
 		want string
 	}{
-		"a missing file":      {func() error { _, err := root.ReadFile("/sys/none"); return err }, "read /sys/none: no such file or directory"},
-		"a directory":         {func() error { _, err := root.ReadFile("/sys/dir"); return err }, "read /sys/dir: is a directory"},
-		"a file to list":      {func() error { _, err := root.ReadDir("/sys/dir/file"); return err }, "list /sys/dir/file: not a directory"},
-		"a file, not a link":  {func() error { _, err := root.ReadLink("/sys/dir/file"); return err }, "readlink /sys/dir/file: invalid argument"},
-		"words for a number":  {func() error { _, err := root.ReadUint("/proc/number"); return err }, `parse /proc/number: want an unsigned number, have "12 monkeys\n"`},
-		"a negative unsigned": {func() error { _, err := root.ReadUint("/proc/negative"); return err }, `parse /proc/negative: want an unsigned number, have "-1\n"`},
-		"an overflow":         {func() error { _, err := root.ReadInt("/proc/huge"); return err }, `parse /proc/huge: want a number, have "` + strings.Repeat("9", 64) + `"`},
-		"words for a boolean": {func() error { _, err := root.ReadBool("/proc/flag"); return err }, `parse /proc/flag: want Y, N or a number, have "maybe\n"`},
-		"a NUL byte":          {func() error { _, err := root.ReadString("/proc/binary"); return err }, "parse /proc/binary: value holds a NUL byte"},
-		"an endless value":    {func() error { _, err := root.ReadString("/proc/long_name"); return err }, "parse /proc/long_name: value of 66560 bytes"},
+		"a missing file":           {func() error { _, err := root.ReadFile("/sys/none"); return err }, "read /sys/none: no such file or directory"},
+		"a directory":              {func() error { _, err := root.ReadFile("/sys/dir"); return err }, "read /sys/dir: is a directory"},
+		"a file to list":           {func() error { _, err := root.ReadDir("/sys/dir/file"); return err }, "list /sys/dir/file: not a directory"},
+		"a file, not a link":       {func() error { _, err := root.ReadLink("/sys/dir/file"); return err }, "readlink /sys/dir/file: invalid argument"},
+		"words for a number":       {func() error { _, err := root.ReadUint("/proc/number"); return err }, `parse /proc/number: want an unsigned number, have "12 monkeys\n"`},
+		"a negative unsigned":      {func() error { _, err := root.ReadUint("/proc/negative"); return err }, `parse /proc/negative: want an unsigned number, have "-1\n"`},
+		"an overflow":              {func() error { _, err := root.ReadInt("/proc/huge"); return err }, `parse /proc/huge: want a number, have "` + strings.Repeat("9", 64) + `"`},
+		"a number without its end": {func() error { _, err := root.ReadUint("/proc/cut"); return err }, `parse /proc/cut: the value does not end with a newline: it may be cut short: "20"`},
+		"words for a boolean":      {func() error { _, err := root.ReadBool("/proc/flag"); return err }, `parse /proc/flag: want Y, N or a number, have "maybe\n"`},
+		"a NUL byte":               {func() error { _, err := root.ReadString("/proc/binary"); return err }, "parse /proc/binary: value holds a NUL byte"},
+		"an endless value":         {func() error { _, err := root.ReadString("/proc/long_name"); return err }, "parse /proc/long_name: value of 66560 bytes"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			err := test.read()

@@ -1,6 +1,7 @@
 package hostfs
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -63,7 +64,21 @@ func parseString(data []byte) (string, error) {
 	return value, nil
 }
 
+// errCut says that a value may have lost its end: the kernel ends each with a
+// newline (sysfs_emit), and half of 2048 is a number too.
+var errCut = errors.New("the value does not end with a newline: it may be cut short")
+
+func whole(data []byte) error {
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		return fmt.Errorf("%w: %q", errCut, clip(data))
+	}
+	return nil
+}
+
 func parseUint(data []byte) (uint64, error) {
+	if err := whole(data); err != nil {
+		return 0, err
+	}
 	value, err := strconv.ParseUint(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("want an unsigned number, have %q", clip(data))
@@ -72,6 +87,9 @@ func parseUint(data []byte) (uint64, error) {
 }
 
 func parseInt(data []byte) (int64, error) {
+	if err := whole(data); err != nil {
+		return 0, err
+	}
 	value, err := strconv.ParseInt(strings.TrimSpace(string(data)), 10, 64)
 	if err != nil {
 		return 0, fmt.Errorf("want a number, have %q", clip(data))
@@ -80,6 +98,9 @@ func parseInt(data []byte) (int64, error) {
 }
 
 func parseBool(data []byte) (bool, error) {
+	if err := whole(data); err != nil {
+		return false, err
+	}
 	switch value := strings.TrimSpace(string(data)); value {
 	case "Y", "y":
 		return true, nil

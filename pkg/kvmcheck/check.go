@@ -16,7 +16,8 @@ type Check struct {
 
 // Checks lists every check, in the order of a report.
 func Checks() []Check {
-	return slices.Concat(checksOfKVM(), checksOfMemory(), checksOfResources(), checksOfPassthrough())
+	return slices.Concat(checksOfKVM(), checksOfFirmware(), checksOfMemory(), checksOfResources(),
+		checksOfPassthrough(), checksOfSafety(), checksOfConfidential())
 }
 
 func checksOfKVM() []Check {

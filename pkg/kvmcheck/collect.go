@@ -57,8 +57,13 @@ func collect(ctx context.Context, host Host) Facts {
 		SRIOV:  collectSRIOV(root),
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
+
+		Time:   collectTime(root),
+		Safety: collectSafety(root),
 	}
 	facts.VFIO.Candidates = findCandidates(facts)
+	facts.Firmware = collectFirmware(host, facts)
+	facts.Confidential = collectConfidential(host, facts)
 	return facts
 }
 

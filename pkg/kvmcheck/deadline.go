@@ -39,3 +39,11 @@ func (d boundedDevices) ProveKVM(ctx context.Context) Proof {
 	}
 	return proof
 }
+
+func (d boundedDevices) ReadMSR(cpu int, register uint32) (uint64, error) {
+	return hostfs.Within(d.root, "read", msrPath(cpu), func() (uint64, error) { return d.real.ReadMSR(cpu, register) })
+}
+
+func (d boundedDevices) ReadCPUID(cpu int, leaf uint32) (CPUID, error) {
+	return hostfs.Within(d.root, "read", cpuidPath(cpu), func() (CPUID, error) { return d.real.ReadCPUID(cpu, leaf) })
+}

@@ -12,6 +12,10 @@ type Devices interface {
 	Open(path string) Node
 	// ProveKVM runs a guest of a few instructions on /dev/kvm.
 	ProveKVM(ctx context.Context) Proof
+	// ReadMSR reads a model-specific register of one CPU.
+	ReadMSR(cpu int, register uint32) (uint64, error)
+	// ReadCPUID asks one CPU for a leaf of CPUID, untouched by the kernel.
+	ReadCPUID(cpu int, leaf uint32) (CPUID, error)
 }
 
 // NodeState is how a device node answered; the zero value is that nobody can tell.
@@ -62,6 +66,8 @@ type Proof struct {
 type answers struct {
 	Nodes map[string]Node `json:"nodes"`
 	KVM   *Proof          `json:"kvm,omitempty"`
+	// Registers are MSRs and CPUID leaves, by device node and number.
+	Registers map[string]registerAnswer `json:"registers,omitempty"`
 }
 
 // recordedDevices replays the answers of a recording.

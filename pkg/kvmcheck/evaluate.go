@@ -12,9 +12,12 @@ import (
 func Evaluate(facts Facts, profile Profile) []Finding {
 	return profile.Grade(slices.Concat(
 		evaluateKVM(facts),
+		evaluateFirmware(facts),
 		evaluateMemory(facts),
 		evaluateResources(facts),
 		evaluatePassthrough(facts),
+		evaluateSafety(facts),
+		evaluateConfidential(facts),
 	))
 }
 
@@ -83,6 +86,9 @@ func evaluateCPU(facts Facts) Finding {
 			Area: area, Check: check, Status: Unknown, Reason: FlagUndefined,
 			Message: fmt.Sprintf("%s: %s has no CPU flag for virtualization; only /dev/kvm can tell", info.Source, facts.Host.Arch),
 		}
+	case switchedOff(facts):
+		return lacking(area, check, DisabledInFirmware,
+			fmt.Sprintf("%s: no vmx or svm flag, and %s", info.Source, firmwareDetail(facts)), enableInFirmware(cpu))
 	case cpu.Hypervisor:
 		return lacking(area, check, NestedNotExposed,
 			fmt.Sprintf("%s: no vmx or svm flag, and the hypervisor flag is set: this machine is a VM without nested virtualization", info.Source),

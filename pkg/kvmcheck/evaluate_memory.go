@@ -241,7 +241,8 @@ func evaluateNUMA(facts Facts) Finding {
 }
 
 func nodeShape(node NUMANode) string {
-	cpus, _ := parseCPUList(node.CPUs.Value) // collected only when it parses
+	list, _ := parseCPUList(node.CPUs.Value) // collected only when it parses
+	cpus := len(list)
 	switch {
 	case cpus == 0:
 		return fmt.Sprintf("node %d has %s and no CPU", node.ID, gib(node.MemoryKiB.Value))

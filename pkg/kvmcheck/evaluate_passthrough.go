@@ -20,6 +20,8 @@ func evaluateIOMMUTable(facts Facts) Finding {
 		return undecided(area, check, groups.Err)
 	case groups.Value > 0:
 		return found(area, check, "described outside ACPI: the kernel has IOMMU groups")
+	case !facts.IOMMU.Groups.Known: // they would show an IOMMU outside ACPI
+		return undecided(area, check, facts.IOMMU.Groups.Err)
 	default:
 		return lacking(area, check, IOMMUNotInFirmware, tables.Source+" has no DMAR, IVRS, IORT, VIOT or RIMT",
 			"only to pass devices to VMs: enable VT-d or AMD-Vi (IOMMU) in the firmware setup; a VM needs a virtual IOMMU from its hypervisor")

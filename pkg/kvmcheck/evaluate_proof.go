@@ -33,6 +33,9 @@ func missingKVM(facts Facts) string {
 
 func missingKVMRemedy(facts Facts) string {
 	info := facts.CPU.Info
+	if switchedOff(facts) {
+		return "see firmware/virtualization: " + enableInFirmware(info.Value)
+	}
 	if info.Known && info.Value.Extension == "" && (facts.Host.Arch == "amd64" || facts.Host.Arch == "s390x") {
 		return "first see cpu/virtualization: without the CPU's extension no KVM driver starts"
 	}

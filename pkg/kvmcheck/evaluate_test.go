@@ -17,7 +17,7 @@ func healthy() Facts {
 	}
 	return Facts{
 		Host: HostFacts{Arch: "amd64"},
-		CPU:  CPUFacts{Info: known("/proc/cpuinfo", CPUInfo{Vendor: "GenuineIntel", CPUs: 4, Extension: "vmx", Extended: 4})},
+		CPU:  CPUFacts{Info: known("/proc/cpuinfo", CPUInfo{Vendor: "GenuineIntel", CPUs: 4, Extension: "vmx", Extended: 4, Flags: commonFlags(), Microcode: []CPUGroup{{0x2b, "0-3"}}})},
 		KVM: KVMFacts{
 			Modules: known("/sys/module", []string{"kvm", "kvm_intel"}),
 			Nested:  map[string]Reading[bool]{"kvm_intel": known("/nested", true)},
@@ -38,6 +38,8 @@ func healthy() Facts {
 		},
 		SRIOV:  SRIOVFacts{PFs: known("/pci", []sriov.PF{{Address: "0000:01:00.0", TotalVFs: 7, NumVFs: 2, NUMANode: &node}})},
 		Cgroup: CgroupFacts{Version: known("/cg", 2), Controllers: known("/cg", []string{"cpuset", "cpu", "io", "memory", "pids"})},
+
+		Firmware: healthyFirmware(), Time: healthyTime(), Safety: healthySafety(), Confidential: healthyConfidential(),
 	}
 }
 

@@ -14,6 +14,11 @@ type Facts struct {
 	SRIOV   SRIOVFacts   `json:"sriov"`
 	Cgroup  CgroupFacts  `json:"cgroup"`
 	PCI     PCIInventory `json:"pci"`
+
+	Firmware     FirmwareFacts     `json:"firmware"`
+	Confidential ConfidentialFacts `json:"confidential"`
+	Time         TimeFacts         `json:"time"`
+	Safety       SafetyFacts       `json:"safety"`
 }
 
 // HostFacts says which machine this is.
@@ -42,6 +47,9 @@ type CPUInfo struct {
 	Extension  string `json:"extension,omitempty"` // "vmx", "svm", "sie"; empty: no such flag
 	Extended   int    `json:"extended"`            // CPUs that have the flag
 	Hypervisor bool   `json:"hypervisor"`          // the kernel runs as a guest
+
+	Flags     []string   `json:"flags,omitempty"`     // of commonFlags, what every CPU has
+	Microcode []CPUGroup `json:"microcode,omitempty"` // revisions
 }
 
 // KVMFacts is the state of KVM in the kernel.

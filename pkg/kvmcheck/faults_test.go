@@ -2,6 +2,7 @@ package kvmcheck_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -52,7 +53,7 @@ func (b *faultBed) check(t *testing.T) []kvmcheck.Finding {
 // TestUnreadableIsNeverNo fails every single read of every recorded machine.
 // A finding may become Unknown, with the cause; it may never turn over.
 func TestUnreadableIsNeverNo(t *testing.T) {
-	for _, name := range recordings(t) {
+	for _, name := range hosttest.Hosts(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			t.Parallel()
 			bed := newFaultBed(t, name)
@@ -77,7 +78,7 @@ func TestUnreadableIsNeverNo(t *testing.T) {
 // TestHungReadsAreUnknown does the same with reads that never return. Time is
 // the bubble's own: to wait costs nothing.
 func TestHungReadsAreUnknown(t *testing.T) {
-	for _, name := range recordings(t) {
+	for _, name := range hosttest.Hosts(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
@@ -186,7 +187,7 @@ func durable(steady kvmcheck.Steady) map[string]kvmcheck.Status {
 // The kernel gives one line, or a list whose end looks like any other line, so
 // not every cut can be seen; none may turn a yes into a no.
 func TestCutFilesAreNeverNo(t *testing.T) {
-	for _, name := range recordings(t) {
+	for _, name := range hosttest.Hosts(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			t.Parallel()
 			bed := newFaultBed(t, name)
@@ -243,6 +244,16 @@ func (d stuckDevices) Open(path string) kvmcheck.Node {
 func (d stuckDevices) ProveKVM(context.Context) kvmcheck.Proof {
 	<-d.until
 	return kvmcheck.Proof{Step: kvmcheck.StepDone}
+}
+
+func (d stuckDevices) ReadMSR(int, uint32) (uint64, error) {
+	<-d.until
+	return 0, errors.ErrUnsupported
+}
+
+func (d stuckDevices) ReadCPUID(int, uint32) (kvmcheck.CPUID, error) {
+	<-d.until
+	return kvmcheck.CPUID{}, errors.ErrUnsupported
 }
 
 func TestHungDevicesAreUnknown(t *testing.T) {

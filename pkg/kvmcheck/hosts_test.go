@@ -5,6 +5,8 @@ import (
 	"encoding/json"
 	"errors"
 	"flag"
+	"fmt"
+	"io/fs"
 	"os"
 	"path"
 	"path/filepath"
@@ -12,6 +14,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/test/hosttest"
@@ -35,25 +38,16 @@ func TestMain(m *testing.M) {
 	os.Exit(code)
 }
 
-func recordings(t *testing.T) []string {
-	t.Helper()
-	names, err := filepath.Glob(filepath.Join(hosttest.Root(), "test", "hosts", "*.tar.gz"))
-	if err != nil || len(names) < 5 {
-		t.Fatalf("found %d recorded hosts, %v", len(names), err)
-	}
-	return names
-}
-
 // TestRecordedHosts compares each recorded machine's report, whole.
 func TestRecordedHosts(t *testing.T) {
-	for _, name := range recordings(t) {
-		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
-			report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+	for name, path := range hosttest.Hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			report := kvmcheck.NewReport(hosttest.Replay(t, path), kvmcheck.Profile{}, "test", hosttest.Time())
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)
 			}
-			golden := strings.TrimSuffix(name, ".tar.gz") + ".txt"
+			golden := filepath.Join(hosttest.Root(), "test", "hosts", name+".txt")
 			if *update {
 				if err := os.WriteFile(golden, got.Bytes(), 0o644); err != nil {
 					t.Fatal(err)
@@ -71,8 +65,8 @@ func TestRecordedHosts(t *testing.T) {
 }
 
 func TestReportSurvivesJSON(t *testing.T) {
-	for _, name := range recordings(t) {
-		report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+	for name, path := range hosttest.Hosts(t) {
+		report := kvmcheck.NewReport(hosttest.Replay(t, path), kvmcheck.Profile{}, "test", hosttest.Time())
 		text, err := json.Marshal(report)
 		if err != nil {
 			t.Fatal(err)
@@ -141,6 +135,46 @@ func TestLyingInventoryIsUnknown(t *testing.T) {
 			devices := kvmcheck.Collect(t.Context(), host).PCI.Devices
 			if devices.Known || !strings.Contains(devices.Err, "/sys/bus/pci/devices") {
 				t.Errorf("got %+v", devices)
+			}
+		})
+	}
+}
+
+// silentRegisters is a host of which no MSR and no CPUID leaf can be read.
+type silentRegisters struct {
+	kvmcheck.Devices
+	errno unix.Errno
+}
+
+func (d silentRegisters) ReadMSR(cpu int, _ uint32) (uint64, error) {
+	return 0, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/msr", cpu), Err: d.errno}
+}
+
+func (d silentRegisters) ReadCPUID(cpu int, _ uint32) (kvmcheck.CPUID, error) {
+	return kvmcheck.CPUID{}, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/cpuid", cpu), Err: d.errno}
+}
+
+// TestSilentRegistersAreNeverNo takes the msr and cpuid drivers, or the
+// permission to use them, from every machine.
+func TestSilentRegistersAreNeverNo(t *testing.T) {
+	hosttest.EmptyPCIDB(t)
+	for name, path := range hosttest.Hosts(t) {
+		t.Run(name, func(t *testing.T) {
+			_, host := hosttest.OpenHost(t, path)
+			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{})
+			for _, errno := range []unix.Errno{unix.EIO, unix.EPERM, unix.ENOENT} {
+				silent := kvmcheck.Host{Root: host.Root, Devices: silentRegisters{host.Devices, errno}}
+				after := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), silent), kvmcheck.Profile{})
+				for i, was := range before {
+					is := after[i]
+					switch {
+					case is.Status == was.Status:
+					case is.Status != kvmcheck.Unknown:
+						t.Errorf("%v: finding %s went from %s to %s: %s", errno, was.Key(), was.Status, is.Status, is.Message)
+					case !strings.Contains(is.Message, "/dev/cpu/0/"):
+						t.Errorf("%v: finding %s does not name the path: %s", errno, was.Key(), is.Message)
+					}
+				}
 			}
 		})
 	}

@@ -3,6 +3,7 @@ package kvmcheck
 import (
 	"errors"
 	"fmt"
+	"log/slog"
 	"path"
 
 	"github.com/jaypipes/ghw"
@@ -21,7 +22,7 @@ func ghwOptions(root *hostfs.Root) []any {
 		ghw.WithChroot(root.Dir()),
 		ghw.WithDisableTools(),    // no program is ever started
 		ghw.WithDisableTopology(), // NUMA is read in collectNUMA; docs/design/inventory.md says why
-		ghw.WithDisableWarnings(), // what is missing becomes a fact
+		ghw.WithLogger(slog.New(slog.DiscardHandler)), // what is missing becomes a fact
 	}
 }
 

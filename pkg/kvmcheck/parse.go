@@ -30,9 +30,9 @@ func parseCPUInfo(data []byte) (CPUInfo, error) {
 		}
 		key, value = strings.TrimSpace(key), strings.TrimSpace(value)
 		switch key {
-		case "processor", "cpu number":
+		case "processor":
 			info.CPUs++
-		case "# processors":
+		case "# processors": // s390; its blocks below count them again
 			info.CPUs, _ = strconv.Atoi(value)
 		case "vendor_id", "CPU implementer":
 			info.Vendor = value
@@ -48,6 +48,8 @@ func parseCPUInfo(data []byte) (CPUInfo, error) {
 	if info.Extension == extensionS390 {
 		info.Extended = info.CPUs // its one line speaks for all CPUs
 	}
+	info.Flags = parseCommonFlags(data, info.CPUs)
+	info.Microcode = parseMicrocode(data)
 	return info, nil
 }
 

@@ -49,32 +49,3 @@ func parseMemInfo(data []byte, key string) (uint64, error) {
 	}
 	return 0, errors.New("no " + key + " in it")
 }
-
-// maxCPUs is more than any kernel supports (NR_CPUS is at most 8192).
-const maxCPUs = 1 << 16
-
-// parseCPUList counts the CPUs of "0-3,8-11"; an empty list has none.
-func parseCPUList(text string) (int, error) {
-	count := 0
-	if text = strings.TrimSpace(text); text == "" {
-		return 0, nil
-	}
-	for part := range strings.SplitSeq(text, ",") {
-		low, high, isRange := strings.Cut(part, "-")
-		if !isRange {
-			high = low
-		}
-		first, err := strconv.ParseUint(low, 10, 16)
-		if err != nil {
-			return 0, fmt.Errorf("%.20q is not a range of CPUs", part)
-		}
-		last, err := strconv.ParseUint(high, 10, 16)
-		if err != nil || last < first {
-			return 0, fmt.Errorf("%.20q is not a range of CPUs", part)
-		}
-		if count += int(last-first) + 1; count > maxCPUs {
-			return 0, errors.New("more CPUs than there can be")
-		}
-	}
-	return count, nil
-}

@@ -52,7 +52,8 @@ type Fix struct {
 
 // Causes explains every reason, in alphabetical order.
 func Causes() []Cause {
-	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfMemory(), causesOfResources(), causesOfPassthrough(), causesOfGroups())
+	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfFirmware(), causesOfMemory(), causesOfResources(),
+		causesOfPassthrough(), causesOfGroups(), causesOfSafety(), causesOfConfidential())
 	slices.SortFunc(causes, func(a, b Cause) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
 	return causes
 }

@@ -29,7 +29,7 @@ func TestHugepageStateChangesWithWhatAFindingNeeds(t *testing.T) {
 			root, host := hosttest.OpenHost(t, filepath.Join(hosttest.Root(), "test", "hosts", "vm-kvm.tar.gz"))
 			full, err := root.Resolve(pool + test.counter)
 			if err == nil {
-				err = os.WriteFile(full, []byte(test.value), 0o600)
+				err = os.WriteFile(full, []byte(test.value+"\n"), 0o600)
 			}
 			if err != nil {
 				t.Fatal(err)

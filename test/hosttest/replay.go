@@ -3,6 +3,7 @@ package hosttest
 import (
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -10,9 +11,29 @@ import (
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 )
 
-// OpenHost opens a recorded host, or a tree, for a test.
+// Hosts lists every machine of test/hosts by name: recorded ones, and ones
+// written by hand.
+func Hosts(t testing.TB) map[string]string {
+	t.Helper()
+	hosts := make(map[string]string)
+	for _, ext := range []string{".tar.gz", MachineExt} {
+		paths, err := filepath.Glob(filepath.Join(Root(), "test", "hosts", "*"+ext))
+		if err != nil || len(paths) < 5 {
+			t.Fatalf("found %d hosts %s, %v", len(paths), ext, err)
+		}
+		for _, path := range paths {
+			hosts[strings.TrimSuffix(filepath.Base(path), ext)] = path
+		}
+	}
+	return hosts
+}
+
+// OpenHost opens a recorded host, one written by hand, or a tree, for a test.
 func OpenHost(t testing.TB, path string) (*hostfs.Root, kvmcheck.Host) {
 	t.Helper()
+	if filepath.Ext(path) == MachineExt {
+		path = BuildMachine(t, path)
+	}
 	root, err := hostfs.Open(path)
 	if err != nil {
 		t.Fatal(err)
