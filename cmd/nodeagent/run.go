@@ -16,8 +16,8 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
-	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
 
@@ -65,7 +65,7 @@ type daemon struct {
 	mu      sync.Mutex
 	current config.Config
 	reload  metrics.ConfigState
-	report  *kvmcheck.Report // the last one; nil before the first
+	report  *nodestack.Report // the last one; nil before the first
 }
 
 // serve runs the agent until ctx ends, and drains it.
@@ -124,14 +124,14 @@ func (d *daemon) startTelemetry(collector *qemu.Collector) {
 // startReadiness checks the host now and then at every interval.
 func (d *daemon) startReadiness(c config.Config) {
 	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
-		host, err := kvmcheck.Open(d.root)
-		if err != nil {
-			return err
-		}
 		tick := time.NewTicker(c.Readiness.Interval)
 		defer tick.Stop()
 		for {
-			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()))
+			report, err := probe(ctx, d.root)
+			if err != nil {
+				return err
+			}
+			d.setReport(report)
 			ready()
 			select {
 			case <-ctx.Done():
@@ -173,7 +173,7 @@ func listen(address string) (net.Listener, error) {
 	return listener, nil
 }
 
-func (d *daemon) setReport(report kvmcheck.Report) {
+func (d *daemon) setReport(report nodestack.Report) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.report == nil || d.report.Verdict != report.Verdict {

@@ -35,7 +35,7 @@ func recordings(t *testing.T) []string {
 func TestRecordedHosts(t *testing.T) {
 	for _, name := range recordings(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
-			report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+			report := hosttest.Report(t, name).Report
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)
