@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster
+TIERS := libvirt,vm,cluster,runtime
 
 .PHONY: help
 help: ## list the targets
@@ -40,7 +40,7 @@ test: prepare ## every test, from nothing to green (root)
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need
 	@echo '>> looking for the packages that the tests need' >&2
-	@test/install.sh libvirt vm
+	@test/install.sh libvirt vm runtime
 	@go build -o bin/bed ./test/bed
 	@bin/bed vm prepare
 	@bin/bed cluster prepare

@@ -34,7 +34,8 @@ var soleImporters = []struct {
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "errors with line and path are made in one place"},
 	{"github.com/cyphar/filepath-securejoin", []string{"internal/hostfs"}, "only hostfs resolves paths"},
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "test/bed"}, "packages know no command line"},
-	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "test/cluster"}, "the agent works without Kubernetes"},
+	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "pkg/nodestack", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI"},
+	{"google.golang.org/grpc", []string{"pkg/nodestack"}, "a container runtime may hang or lie: one bounded caller"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/node", "test/cluster"}, "the agent works without Kubernetes"},
 	{"os/exec", []string{"test/"}, "the agent starts no program"},
 }
@@ -45,12 +46,16 @@ var layers = map[string][]string{
 	"internal/agent":     {},
 	"internal/config":    {},
 	"internal/uevent":    {},
+	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"internal/hostfs"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
+	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
-	"internal/readiness": {"internal/uevent", "pkg/kvmcheck"},
-	"cmd/nodeagent":      {"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent", "pkg/kvmcheck", "pkg/metrics", "pkg/qemu"},
+	"cmd/nodeagent": {
+		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"pkg/kvmcheck", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
+	},
 }
 
 type source struct {

@@ -3,6 +3,7 @@
 # there already: test/install.sh GROUP...
 #   libvirt     libvirtd, QEMU and virsh; Prometheus and promtool
 #   vm          QEMU and the tools that make the node VM's image
+#   runtime     containerd and the CNI plugins
 # QEMU 8 or later (igb, an SR-IOV NIC) comes from Debian's backports; on
 # Debian 12 they are added beside the machine's own Debian source.
 set -eu
@@ -14,6 +15,7 @@ for group in "$@"; do
 	case $group in
 	libvirt) packages="$packages qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients prometheus iproute2" ;;
 	vm) packages="$packages qemu-system-x86 busybox-static kmod iproute2 zstd xz-utils" ;;
+	runtime) packages="$packages containerd containernetworking-plugins" ;;
 	*) say "unknown group $group"; exit 2 ;;
 	esac
 done

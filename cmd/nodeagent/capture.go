@@ -12,6 +12,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 func newCapture() *cobra.Command {
@@ -40,6 +41,13 @@ the devices answered. Look at it anywhere with: nodeagent check --root FILE
 			}
 			_, recorded, err := kvmcheck.Capture(cmd.Context(), host)
 			if err != nil {
+				return err
+			}
+			around, err := nodestack.Open(root)
+			if err != nil {
+				return err
+			}
+			if err := nodestack.Record(cmd.Context(), around, recorded); err != nil {
 				return err
 			}
 			recorded.Manifest.Agent = version()

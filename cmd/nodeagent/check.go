@@ -15,6 +15,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // plainWidth is the width of a table that does not go to a terminal.
@@ -26,7 +27,9 @@ func newCheck() *cobra.Command {
 		Use:   "check",
 		Short: "Say whether this host can run VMs, and if not, why",
 		Long: `check looks at CPU virtualization, KVM, device nodes, huge pages, IOMMU, VFIO,
-SR-IOV and cgroups, and runs a guest of a few instructions on /dev/kvm.
+SR-IOV and cgroups, and runs a guest of a few instructions on /dev/kvm. On a
+node of a cluster it also looks at the kubelet, the container runtime, CNI,
+storage and the clock.
 
 Every line is ready, NOT READY (VMs cannot run without it), warning (VMs run,
 but not as they should), off (some VMs want it) or unknown (it could not be
@@ -70,23 +73,40 @@ func addOutputFlag(cmd *cobra.Command, output *string) {
 }
 
 // check collects and judges the host at a root.
-func check(ctx context.Context, name string) (report kvmcheck.Report, err error) {
+func check(ctx context.Context, name string) (report nodestack.Report, err error) {
 	root, err := hostfs.Open(name)
 	if err != nil {
 		return report, err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
-	host, err := kvmcheck.Open(root)
+	probe, err := newProbe(root)
 	if err != nil {
 		return report, err
 	}
-	return kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()), nil
+	return probe(ctx), nil
 }
 
-func writeReport(w io.Writer, output string, report kvmcheck.Report) error {
+// newProbe returns what collects and judges the host at a root that is open.
+func newProbe(root *hostfs.Root) (func(context.Context) nodestack.Report, error) {
+	host, err := kvmcheck.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	around, err := nodestack.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	return func(ctx context.Context) nodestack.Report {
+		facts := kvmcheck.Collect(ctx, host)
+		stack := nodestack.Collect(ctx, around, facts.Host.Kernel)
+		return nodestack.NewReport(facts, stack, kvmcheck.Profile{}, version(), time.Now().UTC())
+	}, nil
+}
+
+func writeReport(w io.Writer, output string, report nodestack.Report) error {
 	switch output {
 	case "table":
-		return tableFor(w).Write(w, report)
+		return tableFor(w).Write(w, report.Report)
 	case "json":
 		encoder := json.NewEncoder(w)
 		encoder.SetIndent("", "  ")

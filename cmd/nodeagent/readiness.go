@@ -5,7 +5,6 @@ import (
 	"errors"
 	"log/slog"
 	"math/rand/v2"
-	"time"
 
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
@@ -22,10 +21,12 @@ func newLoop(root *hostfs.Root, log *slog.Logger) (*readiness.Loop, error) {
 	if err != nil {
 		return nil, err
 	}
+	probe, err := newProbe(root)
+	if err != nil {
+		return nil, err
+	}
 	return readiness.New(readiness.Options{
-		Probe: func(ctx context.Context) kvmcheck.Report {
-			return kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC())
-		},
+		Probe:     probe,
 		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
 		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
 		Random:    rand.Float64,

@@ -108,12 +108,14 @@ func TestMaskReplacesIdentities(t *testing.T) {
 		"sys/class/net/eth1/peer":                "0a:1b:2c:3d:4e:5f\n",
 		"proc/cmdline":                           "root=UUID=4c4c4544-0051-3510-8052-b4c04f4a5931 intel_iommu=on iommu.passthrough=1 password=hunter2 -- ABC123 iommu=off\n",
 		"sys/bus/pci/devices/0000:00:01.0/class": "0x020000\n",
+		"proc/1/mountinfo":                       "36 35 98:0 / /data rw shared:1 - nfs4 ABC123:/export rw,password=hunter2\n",
+		"etc/cni/net.d/10-x.conf":                `{"type":"x","k8s_auth_token": "hunter2","mtu":1450}`,
 	})
 	root := replayed(t, host, Manifest{Masked: true}, func(r *Root) {
 		for _, name := range []string{
 			"/sys/class/dmi/id/product_serial", "/sys/class/dmi/id/product_uuid",
 			"/sys/class/net/enx0a1b2c3d4e5f/address", "/sys/class/net/eth1/address", "/sys/class/net/eth1/peer",
-			"/proc/cmdline", "/sys/bus/pci/devices/0000:00:01.0/class",
+			"/proc/cmdline", "/sys/bus/pci/devices/0000:00:01.0/class", "/proc/1/mountinfo", "/etc/cni/net.d/10-x.conf",
 		} {
 			if _, err := r.ReadFile(name); err != nil {
 				t.Fatal(err)
@@ -153,6 +155,12 @@ func TestMaskReplacesIdentities(t *testing.T) {
 	}
 	if line, err := root.ReadString("/proc/cmdline"); line != "intel_iommu=on iommu.passthrough=1" {
 		t.Errorf("masked command line: got %q, %v", line, err)
+	}
+	if line, err := root.ReadString("/proc/1/mountinfo"); line != "36 35 98:0 / /data rw shared:1 - nfs4 masked masked" {
+		t.Errorf("masked mount: got %q, %v", line, err)
+	}
+	if text, err := root.ReadString("/etc/cni/net.d/10-x.conf"); text != `{"type":"x","k8s_auth_token": "masked","mtu":1450}` {
+		t.Errorf("masked network: got %q, %v", text, err)
 	}
 	if _, err := root.ReadString("/sys/bus/pci/devices/0000:00:01.0/class"); err != nil {
 		t.Errorf("a PCI address was masked: %v", err)

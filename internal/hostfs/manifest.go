@@ -44,6 +44,9 @@ type Manifest struct {
 
 	// Devices is what device nodes answered, in the prober's own form.
 	Devices json.RawMessage `json:"devices,omitempty"`
+	// Stack is what sockets, processes and system calls answered about the
+	// stack around KVM, in the prober's own form.
+	Stack json.RawMessage `json:"stack,omitempty"`
 }
 
 func readManifest(dir string) (*Manifest, error) {

@@ -48,12 +48,23 @@ func maskFile(name, data string) string {
 	switch {
 	case name == "/proc/cmdline":
 		return maskCmdline(data)
+	case base == "mountinfo":
+		return mountSource.ReplaceAllString(data, " - $1 masked masked")
+	case strings.Contains(name, "/net.d/"):
+		return jsonSecret.ReplaceAllString(data, `$1"masked"`)
 	case strings.Contains(base, "serial"), strings.HasSuffix(base, "_uuid"),
 		strings.HasSuffix(base, "asset_tag"), base == "machine-id":
 		return "masked\n"
 	}
 	return data
 }
+
+var (
+	// mountSource finds a mount's source and its options, which name servers.
+	mountSource = regexp.MustCompile(`(?m) - (\S+) .*$`)
+	// jsonSecret finds the value of a key that may be a secret.
+	jsonSecret = regexp.MustCompile(`("[^"]*(?i:token|secret|passw|key|cert|_ca)[^"]*"\s*:\s*)"(?:[^"\\]|\\.)*"`)
+)
 
 // maskCmdline keeps the parameters that are about virtualization, memory, CPUs
 // and PCI. The others may hold host names, addresses and secrets.

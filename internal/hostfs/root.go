@@ -281,7 +281,7 @@ func (r *Root) absence(name string, err error) error {
 	}
 	mount, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	switch mount {
-	case "proc", "sys", "dev":
+	case "proc", "sys", "dev", "etc", "lib", "run", "var":
 		entries, listErr := os.ReadDir(filepath.Join(r.dir, mount))
 		if listErr != nil || len(entries) == 0 {
 			return fmt.Errorf("/%s: %w", mount, ErrNotMounted)

@@ -9,6 +9,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/uevent"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // Events is where the kernel's announcements come from.
@@ -21,7 +22,7 @@ type Events interface {
 // Options says what a [Loop] uses.
 type Options struct {
 	// Probe checks the host. It ends in bounded time.
-	Probe func(ctx context.Context) kvmcheck.Report
+	Probe func(ctx context.Context) nodestack.Report
 	// Hugepages returns a text that changes when the huge pages do.
 	Hugepages func(ctx context.Context) string
 	// Listen starts to receive events; an error means that there are none.
@@ -33,8 +34,8 @@ type Options struct {
 
 // State is what a [Loop] knows. It is never changed after it was handed out.
 type State struct {
-	Report   kvmcheck.Report // of the last probe
-	Steady   kvmcheck.Steady // of all probes
+	Report   nodestack.Report // of the last probe
+	Steady   kvmcheck.Steady  // of all probes
 	Probes   map[Trigger]uint64
 	Duration time.Duration // of the last probe
 	Events   bool          // whether events start a probe

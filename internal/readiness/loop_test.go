@@ -18,6 +18,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/uevent"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // bed is a loop over a host that a test changes, in a bubble of its own time.
@@ -49,7 +50,7 @@ func (b *bed) set(status kvmcheck.Status, pages string) {
 	b.status, b.pages = status, pages
 }
 
-func (b *bed) probe(ctx context.Context) kvmcheck.Report {
+func (b *bed) probe(ctx context.Context) nodestack.Report {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.probes = append(b.probes, time.Now())
@@ -58,7 +59,7 @@ func (b *bed) probe(ctx context.Context) kvmcheck.Report {
 	case <-ctx.Done():
 	}
 	findings := []kvmcheck.Finding{{Area: "kvm", Check: "device", Level: kvmcheck.Required, Status: b.status}}
-	return kvmcheck.Report{Time: time.Now(), Verdict: b.status, Findings: findings}
+	return nodestack.Report{Report: kvmcheck.Report{Time: time.Now(), Verdict: b.status, Findings: findings}}
 }
 
 // counts returns how many probes each trigger started, Start left out.

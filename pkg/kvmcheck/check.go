@@ -74,7 +74,11 @@ func (p Profile) level(checks []Check, finding Finding) Level {
 
 // Grade gives findings their level under the profile, and leaves out what it skips.
 func (p Profile) Grade(findings []Finding) []Finding {
-	checks := Checks()
+	return p.GradeBy(Checks(), findings)
+}
+
+// GradeBy is Grade for findings of the checks of another catalogue.
+func (p Profile) GradeBy(checks []Check, findings []Finding) []Finding {
 	graded := make([]Finding, 0, len(findings))
 	for _, finding := range findings {
 		if finding.Level = p.level(checks, finding); finding.Level != Skipped {

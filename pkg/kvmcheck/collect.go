@@ -117,11 +117,12 @@ func Capture(ctx context.Context, host Host) (Facts, *Recorded, error) {
 		return facts, nil, fmt.Errorf("record the device answers: %w", err)
 	}
 	manifest := hostfs.Manifest{Arch: facts.Host.Arch, Kernel: facts.Host.Kernel, Devices: data}
-	return facts, &Recorded{Manifest: manifest, Recorder: recorder}, nil
+	return facts, &Recorded{Manifest: manifest, Root: root, Recorder: recorder}, nil
 }
 
 // Recorded is a host as it was read; set the manifest's free fields before it is written.
 type Recorded struct {
 	Manifest hostfs.Manifest
+	Root     *hostfs.Root // what is read through it is recorded too
 	*hostfs.Recorder
 }

@@ -42,7 +42,7 @@ func TestMain(m *testing.M) {
 func TestRecordedHosts(t *testing.T) {
 	for name, path := range hosttest.Hosts(t) {
 		t.Run(name, func(t *testing.T) {
-			report := kvmcheck.NewReport(hosttest.Replay(t, path), kvmcheck.Profile{}, "test", hosttest.Time())
+			report := hosttest.Report(t, path).Report
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)

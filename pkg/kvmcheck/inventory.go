@@ -20,8 +20,8 @@ const (
 func ghwOptions(root *hostfs.Root) []any {
 	return []any{
 		ghw.WithChroot(root.Dir()),
-		ghw.WithDisableTools(),    // no program is ever started
-		ghw.WithDisableTopology(), // NUMA is read in collectNUMA; docs/design/inventory.md says why
+		ghw.WithDisableTools(),                        // no program is ever started
+		ghw.WithDisableTopology(),                     // NUMA is read in collectNUMA; docs/design/inventory.md says why
 		ghw.WithLogger(slog.New(slog.DiscardHandler)), // what is missing becomes a fact
 	}
 }

@@ -9,6 +9,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // Hosts lists every machine of test/hosts by name: recorded ones, and ones
@@ -56,6 +57,20 @@ func Replay(t testing.TB, path string) kvmcheck.Facts {
 	EmptyPCIDB(t)
 	_, host := OpenHost(t, path)
 	return kvmcheck.Collect(t.Context(), host)
+}
+
+// Report judges a recorded host as check does, by the profile kubevirt.
+func Report(t testing.TB, path string) nodestack.Report {
+	t.Helper()
+	EmptyPCIDB(t)
+	root, host := OpenHost(t, path)
+	around, err := nodestack.Open(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	facts := kvmcheck.Collect(t.Context(), host)
+	stack := nodestack.Collect(t.Context(), around, facts.Host.Kernel)
+	return nodestack.NewReport(facts, stack, kvmcheck.Profile{}, "test", Time())
 }
 
 // EmptyPCIDB gives ghw the database of PCI names without which it lists

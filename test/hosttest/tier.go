@@ -19,6 +19,8 @@ const (
 	VM = "vm"
 	// Cluster needs the cached kube-apiserver and etcd.
 	Cluster = "cluster"
+	// Runtime needs root, containerd and the CNI plugins.
+	Runtime = "runtime"
 )
 
 // Need ends the test when missing says why the tier cannot run here: as a
