@@ -33,6 +33,7 @@ var soleImporters = []struct {
 	{"github.com/jaypipes/ghw", []string{"pkg/kvmcheck"}, "it reads past hostfs and may panic: one guarded caller"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "errors with line and path are made in one place"},
 	{"github.com/cyphar/filepath-securejoin", []string{"internal/hostfs"}, "only hostfs resolves paths"},
+	{"github.com/google/cel-go", []string{"pkg/kvmcheck/rule"}, "what a user writes is type-checked and bounded in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "test/bed"}, "packages know no command line"},
 	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "test/cluster"}, "the agent works without Kubernetes"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/node", "test/cluster"}, "the agent works without Kubernetes"},
@@ -41,14 +42,15 @@ var soleImporters = []struct {
 
 // layers says which packages of ours a package may import: one way only.
 var layers = map[string][]string{
-	"internal/hostfs": {},
-	"internal/agent":  {},
-	"internal/config": {},
-	"pkg/sriov":       {"internal/hostfs"},
-	"pkg/kvmcheck":    {"internal/hostfs", "pkg/sriov"},
-	"pkg/qemu":        {"internal/hostfs"},
-	"pkg/metrics":     {"pkg/qemu"},
-	"cmd/nodeagent":   {"internal/agent", "internal/config", "internal/hostfs", "pkg/kvmcheck", "pkg/metrics", "pkg/qemu"},
+	"internal/hostfs":   {},
+	"internal/agent":    {},
+	"internal/config":   {},
+	"pkg/sriov":         {"internal/hostfs"},
+	"pkg/kvmcheck":      {"internal/hostfs", "pkg/sriov"},
+	"pkg/kvmcheck/rule": {"pkg/kvmcheck"},
+	"pkg/qemu":          {"internal/hostfs"},
+	"pkg/metrics":       {"pkg/qemu"},
+	"cmd/nodeagent":     {"internal/agent", "internal/config", "internal/hostfs", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/qemu"},
 }
 
 type source struct {

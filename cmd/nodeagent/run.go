@@ -128,10 +128,14 @@ func (d *daemon) startReadiness(c config.Config) {
 		if err != nil {
 			return err
 		}
+		profile, err := profileOf(c.Readiness)
+		if err != nil {
+			return err
+		}
 		tick := time.NewTicker(c.Readiness.Interval)
 		defer tick.Stop()
 		for {
-			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), kvmcheck.Profile{}, version(), time.Now().UTC()))
+			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), profile, version(), time.Now().UTC()))
 			ready()
 			select {
 			case <-ctx.Done():

@@ -94,6 +94,69 @@ func TestEveryFindingIsACheckInItsPlace(t *testing.T) {
 	}
 }
 
+func TestTheClosestPatternGrades(t *testing.T) {
+	finding := Finding{Area: "kvm", Check: "nested"}
+	for name, test := range map[string]struct {
+		levels map[string]Level
+		base   map[string]Level
+		want   Level
+	}{
+		"the name before any pattern":            {map[string]Level{"kvm/nested": Required, "kvm/neste?": Skipped, "*/*": Skipped}, nil, Required},
+		"the longest pattern":                    {map[string]Level{"kvm/n*": Required, "kvm/*": Skipped, "*/*": Skipped}, nil, Required},
+		"of equal ones the alphabetically first": {map[string]Level{"kvm/n*": Skipped, "*/neste": Skipped, "*vm/n*": Required, "kv*/n*": Skipped}, nil, Required},
+		"an own pattern before the base's name":  {map[string]Level{"*/*": Required}, map[string]Level{"kvm/nested": Skipped}, Required},
+		"the base's when there is no own":        {map[string]Level{"cpu/*": Skipped}, map[string]Level{"kvm/*": Required}, Required},
+		"a broken pattern matches nothing":       {map[string]Level{"kvm/[": Required}, nil, Optional},
+		"the check's own when nobody says":       {nil, nil, Optional},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 { // maps have no order
+				profile := Profile{Levels: test.levels, Base: &Profile{Levels: test.base}}
+				if got := profile.level(Checks(), finding); got != test.want {
+					t.Fatalf("got %s, want %s", got, test.want)
+				}
+			}
+		})
+	}
+}
+
+// TestBuiltInProfilesNameWhatThereIs holds that no pattern is a typing mistake.
+func TestBuiltInProfilesNameWhatThereIs(t *testing.T) {
+	for _, profile := range Profiles() {
+		for pattern := range profile.Levels {
+			if !slices.ContainsFunc(Checks(), func(c Check) bool { return matches(pattern, c.Key()) }) {
+				t.Errorf("profile %s: %s is no check", profile.Name, pattern)
+			}
+		}
+		if profile.Purpose() == (Profile{Name: "own"}).Purpose() {
+			t.Errorf("profile %s has no purpose", profile.Name)
+		}
+	}
+}
+
+type fixedRule Finding
+
+func (r fixedRule) Judge(Facts) Finding { return Finding(r) }
+
+func TestRulesHaveTheirOwnLevelUnlessTheProfileSaysOtherwise(t *testing.T) {
+	own := fixedRule{Area: AreaOfRules, Check: "own", Status: NotReady, Level: Required}
+	for name, test := range map[string]struct {
+		levels map[string]Level
+		want   Level
+	}{
+		"their own": {nil, Required}, "the profile's": {map[string]Level{"rule/own": Optional}, Optional}, "none": {map[string]Level{"rule/*": Skipped}, ""},
+	} {
+		findings := Evaluate(healthy(), Profile{Levels: test.levels, Rules: []Rule{own}})
+		var got Level
+		if last := findings[len(findings)-1]; last.Key() == "rule/own" {
+			got = last.Level
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
+	}
+}
+
 func TestProfileGrades(t *testing.T) {
 	profile := Profile{Name: "own", Levels: map[string]Level{"sriov/capability": Required, "devices/*": Skipped, "kvm/nested": Recommended}}
 	levels := make(map[string]Level)

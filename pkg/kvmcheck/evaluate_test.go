@@ -2,6 +2,7 @@ package kvmcheck
 
 import (
 	"errors"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -147,6 +148,9 @@ func TestEachCauseHasItsReason(t *testing.T) {
 			for _, finding := range Evaluate(facts, Profile{}) {
 				if finding.Area+"/"+finding.Check != test.check {
 					continue
+				}
+				if reasons := Checks()[slices.IndexFunc(Checks(), func(c Check) bool { return c.Covers(finding) })].Reasons; finding.Reason != "" && finding.Reason != ReadFailed && !slices.Contains(reasons, finding.Reason) {
+					t.Errorf("%s is not among the check's reasons, %v", finding.Reason, reasons)
 				}
 				if finding.Status != test.status || finding.Reason != test.reason {
 					t.Errorf("got %s %s (%s), want %s %s", finding.Status, finding.Reason, finding.Message, test.status, test.reason)

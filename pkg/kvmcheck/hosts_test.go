@@ -17,6 +17,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck/rule"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
@@ -36,6 +37,7 @@ func TestRecordedHosts(t *testing.T) {
 	for _, name := range recordings(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			report := kvmcheck.NewReport(hosttest.Replay(t, name), kvmcheck.Profile{}, "test", hosttest.Time())
+			declared(t, report.Findings)
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)
@@ -88,11 +90,12 @@ func TestUnreadableIsNeverNo(t *testing.T) {
 	for _, name := range recordings(t) {
 		t.Run(strings.TrimSuffix(filepath.Base(name), ".tar.gz"), func(t *testing.T) {
 			root, host := hosttest.OpenHost(t, name)
-			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{})
+			profile := ruled(t)
+			before := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), profile)
 			undecided := 0
 			for _, operation := range operations(t, root) {
 				for _, errno := range []string{"EIO", "EACCES"} {
-					undecided += failOne(t, root, host, before, operation, errno)
+					undecided += failOne(t, root, host, profile, before, operation, errno)
 				}
 			}
 			if undecided == 0 {
@@ -102,8 +105,37 @@ func TestUnreadableIsNeverNo(t *testing.T) {
 	}
 }
 
+// ruled is a profile with rules about everything that there is a simple
+// question about: what holds for findings must hold for them.
+func ruled(t *testing.T) kvmcheck.Profile {
+	t.Helper()
+	var profile kvmcheck.Profile
+	for name, expression := range map[string]string{
+		"cpus":    `facts.cpu.info.value.cpus >= 2 && facts.cpu.info.value.extension != ""`,
+		"modules": `"kvm_amd" in facts.kvm.modules.value`,
+		"nested":  `facts.kvm.modules.value.exists(m, m in facts.kvm.nested && facts.kvm.nested[m].value)`,
+		"proof":   `facts.kvm.proof.step == "done"`,
+		"tun":     `facts.devices.tun.state == "opened"`,
+		"pages":   `facts.memory.hugepages.value.all(p, p.free.value > 0)`,
+		"nodes":   `facts.memory.numa.value.size() == 2`,
+		"groups":  `facts.iommu.groups.value > 0 || facts.iommu.tables.value.size() > 0`,
+		"vfio":    `facts.vfio.driver.value && facts.vfio.iommufd.value`,
+		"vfs":     `facts.sriov.pfs.value.exists(p, p.numVFs > 0)`,
+		"devices": `facts.pci.devices.value.filter(d, d.class == "0200").size() > 1`,
+		"cgroup":  `facts.cgroup.version.value == 2 && "memory" in facts.cgroup.controllers.value`,
+		"product": `facts.host.product.value.vendor == "QEMU"`,
+	} {
+		compiled, err := rule.Compile(rule.Source{Name: name, Expression: expression, Reason: "Own", Message: "it is not so"})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		profile.Rules = append(profile.Rules, compiled)
+	}
+	return profile
+}
+
 // failOne injects one error and returns how many findings became Unknown.
-func failOne(t *testing.T, root *hostfs.Root, host kvmcheck.Host, before []kvmcheck.Finding, operation, errno string) int {
+func failOne(t *testing.T, root *hostfs.Root, host kvmcheck.Host, profile kvmcheck.Profile, before []kvmcheck.Finding, operation, errno string) int {
 	t.Helper()
 	faults := root.Recording().Faults
 	if _, failed := faults[operation]; failed {
@@ -113,7 +145,9 @@ func failOne(t *testing.T, root *hostfs.Root, host kvmcheck.Host, before []kvmch
 	defer delete(faults, operation)
 	_, place, _ := strings.Cut(operation, " ")
 	after := make(map[string]kvmcheck.Finding)
-	for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{}) {
+	findings := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), profile)
+	declared(t, findings)
+	for _, finding := range findings {
 		after[finding.Area+"/"+finding.Check] = finding
 	}
 	undecided := 0
