@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -37,6 +38,25 @@ func TestReferenceIsUpToDate(t *testing.T) {
 	}
 	if diff := cmp.Diff(string(want), got); diff != "" {
 		t.Errorf("%s is out of date; run go test ./cmd/nodeagent -run TestReference -update (-file +now):\n%s", file, diff)
+	}
+}
+
+// TestBuiltInProfilesNameWhatThereIs holds that no pattern is a typing mistake.
+func TestBuiltInProfilesNameWhatThereIs(t *testing.T) {
+	// Checks that profiles name before they are there.
+	awaited := []string{"guests/confidential", "kubelet/*", "runtime/*", "cni/*", "storage/*"}
+	for _, profile := range kvmcheck.Profiles() {
+		for pattern := range profile.Levels {
+			if !slices.Contains(awaited, pattern) && !slices.ContainsFunc(known().Checks, func(check string) bool {
+				ok, err := path.Match(pattern, check)
+				return ok && err == nil
+			}) {
+				t.Errorf("profile %s: %s is no check", profile.Name, pattern)
+			}
+		}
+		if profile.Purpose() == (kvmcheck.Profile{Name: "own"}).Purpose() {
+			t.Errorf("profile %s has no purpose", profile.Name)
+		}
 	}
 }
 

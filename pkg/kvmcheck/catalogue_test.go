@@ -120,20 +120,6 @@ func TestTheClosestPatternGrades(t *testing.T) {
 	}
 }
 
-// TestBuiltInProfilesNameWhatThereIs holds that no pattern is a typing mistake.
-func TestBuiltInProfilesNameWhatThereIs(t *testing.T) {
-	for _, profile := range Profiles() {
-		for pattern := range profile.Levels {
-			if !slices.ContainsFunc(Checks(), func(c Check) bool { return matches(pattern, c.Key()) }) {
-				t.Errorf("profile %s: %s is no check", profile.Name, pattern)
-			}
-		}
-		if profile.Purpose() == (Profile{Name: "own"}).Purpose() {
-			t.Errorf("profile %s has no purpose", profile.Name)
-		}
-	}
-}
-
 type fixedRule Finding
 
 func (r fixedRule) Judge(Facts) Finding { return Finding(r) }

@@ -31,6 +31,10 @@ func Profiles() []Profile {
 		{Name: DefaultProfile},
 		{Name: "libvirt", Levels: map[string]Level{
 			"devices/vhost-net": Recommended, // QEMU moves the traffic itself without it
+			"kubelet/*":         Skipped,
+			"runtime/*":         Skipped,
+			"cni/*":             Skipped,
+			"storage/*":         Skipped,
 		}},
 		{Name: "sriov", Levels: map[string]Level{
 			"iommu/*":          Required,
@@ -38,7 +42,8 @@ func Profiles() []Profile {
 			"sriov/capability": Required,
 		}},
 		{Name: "confidential", Levels: map[string]Level{
-			"kvm/nested": Skipped, // guests with encrypted memory run no VMs themselves
+			"guests/confidential": Required,
+			"kvm/nested":          Skipped, // such guests run no VMs themselves
 		}},
 	}
 }
