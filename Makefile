@@ -64,7 +64,7 @@ bench: ## measure the hot path beside its peers, in one run
 
 .PHONY: generate
 generate: ## make the generated documents anew
-	go test ./pkg/metrics -run TestReference -update
+	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
 

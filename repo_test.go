@@ -42,15 +42,17 @@ var soleImporters = []struct {
 
 // layers says which packages of ours a package may import: one way only.
 var layers = map[string][]string{
-	"internal/hostfs":   {},
-	"internal/agent":    {},
-	"internal/config":   {},
-	"pkg/sriov":         {"internal/hostfs"},
-	"pkg/kvmcheck":      {"internal/hostfs", "pkg/sriov"},
-	"pkg/kvmcheck/rule": {"pkg/kvmcheck"},
-	"pkg/qemu":          {"internal/hostfs"},
-	"pkg/metrics":       {"pkg/qemu"},
-	"cmd/nodeagent":     {"internal/agent", "internal/config", "internal/hostfs", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/qemu"},
+	"internal/hostfs":    {},
+	"internal/agent":     {},
+	"internal/config":    {},
+	"internal/uevent":    {},
+	"pkg/sriov":          {"internal/hostfs"},
+	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
+	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
+	"pkg/qemu":           {"internal/hostfs"},
+	"pkg/metrics":        {"pkg/qemu"},
+	"internal/readiness": {"internal/uevent", "pkg/kvmcheck"},
+	"cmd/nodeagent":      {"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/qemu"},
 }
 
 type source struct {

@@ -19,6 +19,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/test/hosttest"
@@ -74,7 +75,7 @@ func TestCheckExitStatus(t *testing.T) {
 		"an unknown flag":   {[]string{"check", "--rot", "/"}, 2, "nodeagent: unknown flag: --rot\n"},
 		"a stray argument":  {[]string{"check", "/"}, 2, "nodeagent: unknown command \"/\" for \"nodeagent check\"\n"},
 		"a typing mistake":  {[]string{"chekc"}, 1, "nodeagent: unknown command \"chekc\" for \"nodeagent\"\n\nDid you mean this?\n\tcheck\n\n"},
-		"a profile":         {[]string{"check", "--root", host("vm-numa-sriov"), "--profile", "sriov"}, 0, ""},
+		"a profile":         {[]string{"check", "--root", host("vm-kvm"), "--profile", "libvirt"}, 0, ""},
 		"a profile's needs": {[]string{"check", "--root", host("vm-kvm"), "--profile", "sriov"}, 1, ""},
 		"no such profile":   {[]string{"check", "--profile", "libvrit"}, 2, "nodeagent: profile \"libvrit\": unknown; did you mean libvirt?\n"},
 		"a reason":          {[]string{"check", "--explain", "DeviceBusy"}, 0, ""},
@@ -115,6 +116,59 @@ func TestCheckFormatsSayTheSame(t *testing.T) {
 	if strings.Contains(asTable, "\x1b") {
 		t.Error("colour although the output is no terminal")
 	}
+}
+
+func TestColourOnATerminalOnly(t *testing.T) {
+	for name, test := range map[string]struct {
+		env  string
+		want bool
+	}{"a terminal": {"TERM=xterm", true}, "NO_COLOR is set": {"NO_COLOR=1", false}, "a dumb terminal": {"TERM=dumb", false}} {
+		t.Run(name, func(t *testing.T) {
+			terminal, line := openTerminal(t)
+			cmd := command("check", "--root", host("vm-no-module"))
+			cmd.Env = append(cmd.Env, "NO_COLOR=", test.env)
+			cmd.Stdout = line
+			_ = cmd.Run() // not ready
+			// The terminal holds what was written: it is read until the mark.
+			if _, err := line.WriteString("END\n"); err != nil {
+				t.Fatal(err)
+			}
+			var shown strings.Builder
+			for text := bufio.NewReader(terminal); !strings.HasSuffix(shown.String(), "END\r\n"); {
+				part, err := text.ReadString('\n')
+				if err != nil {
+					t.Fatal(err)
+				}
+				shown.WriteString(part)
+			}
+			if got := strings.Contains(shown.String(), "\x1b[31mNOT READY"); got != test.want {
+				t.Errorf("coloured: %v\n%q", got, shown.String())
+			}
+		})
+	}
+}
+
+// openTerminal makes a pseudo-terminal (man 4 pts), large enough for a report.
+func openTerminal(t *testing.T) (terminal, line *os.File) {
+	t.Helper()
+	terminal, err := os.OpenFile("/dev/ptmx", os.O_RDWR, 0)
+	if err != nil {
+		t.Skipf("no pseudo-terminals here: %v", err)
+	}
+	t.Cleanup(func() { _ = terminal.Close() })
+	if err := unix.IoctlSetPointerInt(int(terminal.Fd()), unix.TIOCSPTLCK, 0); err != nil {
+		t.Fatal(err)
+	}
+	number, err := unix.IoctlGetInt(int(terminal.Fd()), unix.TIOCGPTN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	line, err = os.OpenFile(fmt.Sprintf("/dev/pts/%d", number), os.O_RDWR|unix.O_NOCTTY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = line.Close() })
+	return terminal, line
 }
 
 func TestCaptureThisHostAndReplayIt(t *testing.T) {

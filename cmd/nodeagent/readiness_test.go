@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"net/http"
 	"os"
 	"path"
 	"path/filepath"
@@ -132,22 +133,36 @@ func TestOwnProfilesAndRules(t *testing.T) {
 	}
 }
 
+// TestRunReportsByTheConfiguredProfile changes the profile of a running agent.
 func TestRunReportsByTheConfiguredProfile(t *testing.T) {
-	d := startDaemon(t, "--config", write(t, "own.yaml", ownReadiness), "--web.listen-address", "127.0.0.1:0")
-	eventually(t, "the report", func() bool {
-		_, body := get(t, d.url+"/report")
-		return strings.Contains(body, `"profile"`)
-	})
-	_, body := get(t, d.url+"/report")
+	file := write(t, "own.yaml", ownReadiness+"web: {listenAddress: '127.0.0.1:0'}\n")
+	d := startDaemon(t, "--config", file)
 	var report kvmcheck.Report
-	if err := json.Unmarshal([]byte(body), &report); err != nil {
-		t.Fatal(err)
+	reports := func(profile string) func() bool {
+		return func() bool {
+			status, body := get(t, d.url+"/report")
+			if status != http.StatusOK {
+				return false
+			}
+			report = kvmcheck.Report{}
+			if err := json.Unmarshal([]byte(body), &report); err != nil {
+				t.Fatal(err)
+			}
+			return report.Profile == profile
+		}
 	}
 	has := func(key string) bool {
 		return slices.ContainsFunc(report.Findings, func(f kvmcheck.Finding) bool { return f.Key() == key })
 	}
-	if report.Profile != "pages" || !has("rule/nic") || has("sriov/capability") {
+	eventually(t, "the report", reports("pages"))
+	if !has("rule/nic") || has("sriov/capability") {
 		t.Errorf("the report lacks a rule, or has what is skipped: %+v", report.Findings)
+	}
+	rewrite(t, file, "readiness: {profile: sriov}\nweb: {listenAddress: '127.0.0.1:0'}\n")
+	d.wait(t, "configuration reloaded")
+	eventually(t, "the report by the new profile", reports("sriov"))
+	if has("rule/nic") || !has("sriov/capability") {
+		t.Errorf("the report has rules that are gone, or lacks a check: %+v", report.Findings)
 	}
 }
 
@@ -163,7 +178,7 @@ func TestExplain(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &explanation); err != nil {
 		t.Fatal(err)
 	}
-	if explanation.Reason != kvmcheck.IOMMUDisabled || len(explanation.Checks) != 1 || len(explanation.Fixes) < 2 {
+	if explanation.Reason != kvmcheck.IOMMUDisabled || len(explanation.Checks) == 0 || len(explanation.Fixes) < 2 {
 		t.Errorf("got %+v", explanation)
 	}
 	stdout, _, _ = runAgent(t, "__complete", "check", "--explain", "")

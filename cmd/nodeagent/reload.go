@@ -24,7 +24,6 @@ func (d *daemon) watchConfig(ctx context.Context, ready func()) error {
 	defer signal.Stop(hangup)
 	tick := time.NewTicker(configPoll)
 	defer tick.Stop()
-	last, lastErr := d.from.read()
 	ready()
 	for {
 		asked := false
@@ -36,10 +35,12 @@ func (d *daemon) watchConfig(ctx context.Context, ready func()) error {
 		case <-tick.C:
 		}
 		data, err := d.from.read()
-		if !asked && bytes.Equal(data, last) && (err == nil) == (lastErr == nil) {
+		if !asked && bytes.Equal(data, d.tried) && (err != nil) == d.unread {
 			continue
 		}
-		last, lastErr = data, err
+		// What was tried outlives this task: a restart must not take a file
+		// that was refused for the one that is in use.
+		d.tried, d.unread = data, err != nil
 		if err == nil {
 			err = d.apply(data)
 		}
@@ -48,8 +49,17 @@ func (d *daemon) watchConfig(ctx context.Context, ready func()) error {
 }
 
 // apply puts a new configuration to work, or changes nothing.
-func (d *daemon) apply(data []byte) error {
+func (d *daemon) apply(data []byte) (err error) {
+	defer func() {
+		if cause := recover(); cause != nil {
+			err = fmt.Errorf("panic: %v", cause) // refused, like any other bad file
+		}
+	}()
 	next, err := d.from.parse(data)
+	if err != nil {
+		return err
+	}
+	profile, err := profileOf(next.Readiness)
 	if err != nil {
 		return err
 	}
@@ -70,7 +80,7 @@ func (d *daemon) apply(data []byte) error {
 	}
 	d.setConfig(next)
 	d.startTelemetry(collector)
-	d.startReadiness(next)
+	d.startReadiness(next, profile)
 	return nil
 }
 

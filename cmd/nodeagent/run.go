@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -16,6 +17,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
 	"github.com/virtnode/nodeagent/pkg/qemu"
@@ -35,7 +37,8 @@ func newRun() *cobra.Command {
   /readyz    whether all parts of the agent do their work; /healthz whether it answers
 
 It needs no cluster and no configuration file. A libvirt daemon that is absent,
-hangs, dies or comes back costs only its own VMs. SIGHUP, or a changed file,
+hangs, dies or comes back costs only its own VMs. The host is checked at every
+interval, and at once when a module or device comes or goes. SIGHUP, or a changed file,
 reloads the configuration; an invalid one is refused and the old one goes on.`,
 		Example: `  nodeagent run
   nodeagent run --web.listen-address 127.0.0.1:9477
@@ -44,11 +47,15 @@ reloads the configuration; an invalid one is refused and the old one goes on.`,
 	}
 	from := addSettings(cmd)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		initial, err := from.load()
+		data, err := from.read()
 		if err != nil {
 			return err
 		}
-		return serve(cmd.Context(), from, initial, cmd.ErrOrStderr())
+		initial, err := from.parse(data)
+		if err != nil {
+			return err
+		}
+		return serve(cmd.Context(), from, data, initial, cmd.ErrOrStderr())
 	}
 	return cmd
 }
@@ -61,15 +68,22 @@ type daemon struct {
 	root   *hostfs.Root
 	tasks  *agent.Supervisor
 	server *metrics.Server
+	loop   *readiness.Loop
+	// profile is what the host is judged by, from the readiness task's start.
+	profile atomic.Pointer[kvmcheck.Profile]
+
+	// Of the config task: the file's content that was tried last, and whether
+	// it could not even be read.
+	tried  []byte
+	unread bool
 
 	mu      sync.Mutex
 	current config.Config
 	reload  metrics.ConfigState
-	report  *kvmcheck.Report // the last one; nil before the first
 }
 
 // serve runs the agent until ctx ends, and drains it.
-func serve(ctx context.Context, from *settings, initial config.Config, stderr io.Writer) (err error) {
+func serve(ctx context.Context, from *settings, data []byte, initial config.Config, stderr io.Writer) (err error) {
 	root, err := hostfs.Open("/")
 	if err != nil {
 		return err
@@ -77,14 +91,22 @@ func serve(ctx context.Context, from *settings, initial config.Config, stderr io
 	defer func() { err = errors.Join(err, root.Close()) }()
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
-	d := &daemon{from: from, log: log, level: level, root: root, tasks: agent.New(log)}
+	profile, err := profileOf(initial.Readiness)
+	if err != nil {
+		return err
+	}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
+	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
+		return err
+	}
 	d.server = metrics.NewServer(metrics.Options{
-		Version: version(),
-		Tasks:   d.taskStates,
-		Config:  d.configState,
-		Report:  d.lastReport,
-		Ready:   d.ready,
-		Log:     log,
+		Version:   version(),
+		Readiness: d.readinessState,
+		Tasks:     d.taskStates,
+		Config:    d.configState,
+		Report:    d.lastReport,
+		Ready:     d.ready,
+		Log:       log,
 	})
 	listener, err := listen(initial.Web.ListenAddress)
 	if err != nil {
@@ -97,7 +119,7 @@ func serve(ctx context.Context, from *settings, initial config.Config, stderr io
 	d.setConfig(initial)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startTelemetry(collector)
-	d.startReadiness(initial)
+	d.startReadiness(initial, profile)
 	d.startWeb(listener)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
 
@@ -119,31 +141,6 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 func (d *daemon) startTelemetry(collector *qemu.Collector) {
 	d.server.SetVMs(collector)
 	d.tasks.Start(agent.Task{Name: "telemetry", Run: collector.Run})
-}
-
-// startReadiness checks the host now and then at every interval.
-func (d *daemon) startReadiness(c config.Config) {
-	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
-		host, err := kvmcheck.Open(d.root)
-		if err != nil {
-			return err
-		}
-		profile, err := profileOf(c.Readiness)
-		if err != nil {
-			return err
-		}
-		tick := time.NewTicker(c.Readiness.Interval)
-		defer tick.Stop()
-		for {
-			d.setReport(kvmcheck.NewReport(kvmcheck.Collect(ctx, host), profile, version(), time.Now().UTC()))
-			ready()
-			select {
-			case <-ctx.Done():
-				return nil
-			case <-tick.C:
-			}
-		}
-	}})
 }
 
 // startWeb serves on a listener; after a failure it listens anew.
@@ -175,24 +172,6 @@ func listen(address string) (net.Listener, error) {
 		return nil, fmt.Errorf("listen on %s: %w", address, err)
 	}
 	return listener, nil
-}
-
-func (d *daemon) setReport(report kvmcheck.Report) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.report == nil || d.report.Verdict != report.Verdict {
-		d.log.Info("host checked", "verdict", report.Verdict.String(), "reasons", report.Reasons())
-	}
-	d.report = &report
-}
-
-func (d *daemon) lastReport() (any, error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.report == nil {
-		return nil, errors.New("the first check is running")
-	}
-	return *d.report, nil
 }
 
 func (d *daemon) taskStates() []metrics.TaskState {

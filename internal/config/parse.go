@@ -182,6 +182,9 @@ type finder struct {
 }
 
 func (f *finder) Visit(node ast.Node) ast.Visitor {
+	if document, ok := node.(*ast.DocumentNode); ok && document.Body == nil {
+		return nil // "---" and nothing more: it has no token either
+	}
 	pair, isPair := node.(*ast.MappingValueNode)
 	switch {
 	case isPair && pair.Key.GetToken().Position.Offset == f.at.Position.Offset:

@@ -2,6 +2,7 @@ package config
 
 import (
 	"errors"
+	"reflect"
 	"strings"
 	"testing"
 
@@ -62,6 +63,10 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 		"a field given twice": {
 			"web:\n  listenAddress: :1\n  listenAddress: :2\n",
 			`line 3: mapping key "listenAddress" already defined at [2:3]`,
+		},
+		"a mistake before a bare end of the document": {
+			"log:\n  levl: info\n---\n",
+			"line 2: log.levl: unknown field; did you mean level?",
 		},
 		"broken YAML": {
 			"web:\n listenAddress: [a\n",
@@ -253,11 +258,31 @@ func TestPrintedExamplesAreValid(t *testing.T) {
 	}
 }
 
+func TestEveryFieldIsDocumented(t *testing.T) {
+	var walk func(of reflect.Type)
+	walk = func(of reflect.Type) {
+		for _, field := range reflect.VisibleFields(of) {
+			if !strings.HasSuffix(field.Tag.Get("doc"), ".") || field.Tag.Get("yaml") == "" {
+				t.Errorf("%s.%s: want a yaml name and a doc of whole sentences", of.Name(), field.Name)
+			}
+			inner := field.Type
+			if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Map {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				walk(inner)
+			}
+		}
+	}
+	walk(reflect.TypeFor[Config]())
+}
+
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("web:\n  listenAddress: :9477\n"))
 	f.Add([]byte("telemetry: {libvirtURIs: [qemu:///system], budget: 1s}\n---\n"))
 	f.Add([]byte("a: &x [*x]\n"))
 	f.Add([]byte("readiness: {profiles: {a: {base: b, skipped: ['kvm/*']}, b: {base: a}}, rules: [{name: c}]}\n"))
+	f.Add([]byte("0\n---"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		config, err := Parse(data, known())
 		if err != nil {

@@ -29,6 +29,7 @@ type Recorder struct {
 	present map[string]bool
 	absent  map[string]bool
 	faults  map[string]string
+	asked   map[string]bool // "OP PATH"
 }
 
 // Record returns a root that reads the same host and remembers what it read.
@@ -42,8 +43,11 @@ func (r *Root) Record() (*Root, *Recorder) {
 		present: make(map[string]bool),
 		absent:  make(map[string]bool),
 		faults:  make(map[string]string),
+		asked:   make(map[string]bool),
 	}
-	return &Root{dir: r.dir, recording: r.recording, seen: recorder}, recorder
+	root := *r
+	root.seen = recorder
+	return &root, recorder
 }
 
 func (rec *Recorder) file(name string, data []byte, err error) {
@@ -102,8 +106,17 @@ func (rec *Recorder) exists(name string, found bool, err error) {
 	}
 }
 
-// failed notes an error and reports whether there was one.
+// Operations lists what was asked of the host, each in the form of a key of
+// Manifest.Faults: "read /proc/cpuinfo".
+func (rec *Recorder) Operations() []string {
+	rec.mu.Lock()
+	defer rec.mu.Unlock()
+	return slices.Sorted(maps.Keys(rec.asked))
+}
+
+// failed notes an operation and its error, and reports whether there was one.
 func (rec *Recorder) failed(op, name string, err error) bool {
+	rec.asked[op+" "+name] = true
 	if err == nil {
 		return false
 	}

@@ -1,9 +1,9 @@
 package hostfs
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -37,6 +37,10 @@ type Root struct {
 	recording *Manifest // nil on a real file system
 	seen      *Recorder // nil unless the reads are being recorded
 	cleanup   func() error
+
+	ctx    context.Context // of Within; nil: reads may take as long as they like
+	calls  *calls
+	closed chan struct{} // by Close: ends the reads that a recording says hang
 }
 
 // Open returns the root at a directory ("/" is this machine) or at a
@@ -59,7 +63,7 @@ func Open(name string) (*Root, error) {
 
 // openDir returns the root at dir, which may hold an unpacked recording.
 func openDir(dir string) (*Root, error) {
-	root := &Root{dir: dir}
+	root := &Root{dir: dir, calls: &calls{hung: make(map[string]*call)}, closed: make(chan struct{})}
 	manifest, err := readManifest(dir)
 	if err != nil {
 		return nil, err
@@ -68,8 +72,10 @@ func openDir(dir string) (*Root, error) {
 	return root, nil
 }
 
-// Close removes what an archive was unpacked to; on a directory it does nothing.
+// Close removes what an archive was unpacked to. It is called once, on what
+// Open returned.
 func (r *Root) Close() error {
+	close(r.closed)
 	if r.cleanup == nil {
 		return nil
 	}
@@ -85,45 +91,78 @@ func (r *Root) Recording() *Manifest { return r.recording }
 // ReadFile returns the whole content of a file, 8 MiB at most.
 func (r *Root) ReadFile(name string) ([]byte, error) {
 	name = path.Clean(name)
-	data, err := r.read(name)
+	data, err := Within(r, "read", name, func() ([]byte, error) { return r.read(name) })
 	r.seen.file(name, data, err)
 	return data, err
 }
 
 func (r *Root) read(name string) ([]byte, error) {
-	if err := r.recording.fault("read", name); err != nil {
+	if err := r.fault("read", name); err != nil {
 		return nil, pathError("read", name, err)
 	}
 	full, err := r.resolve(name)
 	if err != nil {
 		return nil, pathError("read", name, err)
 	}
-	// A FIFO or a device in the place of a file must not hold the reader.
-	file, err := os.OpenFile(full, os.O_RDONLY|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	data, err := readAll(full)
 	if err != nil {
 		return nil, pathError("read", name, r.absence(name, err))
 	}
-	defer file.Close() //nolint:errcheck // nothing was written
-	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
-	if err != nil {
-		return nil, pathError("read", name, err)
-	}
-	if len(data) > maxFile {
-		return nil, pathError("read", name, ErrTooLarge)
-	}
 	return data, nil
+}
+
+// readAll makes the system calls itself: package os would also ask for each
+// file whether it can be polled, which costs more than the reading.
+func readAll(name string) ([]byte, error) {
+	// A FIFO or a device in the place of a file must not hold the reader.
+	fd, err := again(func() (int, error) {
+		return unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
+	})
+	if err != nil {
+		return nil, err
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	data := make([]byte, 0, os.Getpagesize())
+	for {
+		n, err := again(func() (int, error) { return unix.Read(fd, data[len(data):cap(data)]) })
+		if err != nil {
+			return nil, err
+		}
+		data = data[:len(data)+n]
+		switch {
+		case n == 0:
+			return data, nil
+		case len(data) > maxFile:
+			return nil, ErrTooLarge
+		case len(data) == cap(data):
+			data = slices.Grow(data, len(data))
+		}
+	}
+}
+
+// again makes a system call until no signal cuts it short.
+func again(call func() (int, error)) (int, error) {
+	for {
+		if n, err := call(); !errors.Is(err, unix.EINTR) {
+			return n, err
+		}
+	}
 }
 
 // ReadDir returns the names in a directory, sorted.
 func (r *Root) ReadDir(name string) ([]string, error) {
 	name = path.Clean(name)
-	names, err := r.readDir(name)
+	names, err := Within(r, "list", name, func() ([]string, error) { return r.readDir(name) })
 	r.seen.list(name, names, err)
 	return names, err
 }
 
 func (r *Root) readDir(name string) ([]string, error) {
 	if r.recording != nil {
+		err := r.fault("list", name)
+		if err != nil {
+			return nil, pathError("list", name, err)
+		}
 		names, err := r.recording.list(name)
 		if err != nil {
 			return nil, pathError("list", name, err)
@@ -149,13 +188,13 @@ func (r *Root) readDir(name string) ([]string, error) {
 // ReadLink returns the target of a symbolic link.
 func (r *Root) ReadLink(name string) (string, error) {
 	name = path.Clean(name)
-	target, err := r.readLink(name)
+	target, err := Within(r, "readlink", name, func() (string, error) { return r.readLink(name) })
 	r.seen.link(name, err)
 	return target, err
 }
 
 func (r *Root) readLink(name string) (string, error) {
-	if err := r.recording.fault("readlink", name); err != nil {
+	if err := r.fault("readlink", name); err != nil {
 		return "", pathError("readlink", name, err)
 	}
 	full, err := r.resolveParent(name)
@@ -172,13 +211,13 @@ func (r *Root) readLink(name string) (string, error) {
 // Exists reports whether a path is there; an error means that nobody can tell.
 func (r *Root) Exists(name string) (bool, error) {
 	name = path.Clean(name)
-	found, err := r.exists(name)
+	found, err := Within(r, "stat", name, func() (bool, error) { return r.exists(name) })
 	r.seen.exists(name, found, err)
 	return found, err
 }
 
 func (r *Root) exists(name string) (bool, error) {
-	if err := r.recording.fault("stat", name); err != nil {
+	if err := r.fault("stat", name); err != nil {
 		return false, pathError("stat", name, err)
 	}
 	full, err := r.resolve(name)
@@ -220,6 +259,15 @@ func (r *Root) resolveParent(name string) (string, error) {
 		return "", err
 	}
 	return filepath.Join(dir, path.Base(name)), nil
+}
+
+// fault returns the recorded error of an operation, or takes as long.
+func (r *Root) fault(op, name string) error {
+	err := r.recording.fault(op, name)
+	if errors.Is(err, errHang) {
+		<-r.closed
+	}
+	return err
 }
 
 // absence returns err, unless it says that a path does not exist and nothing

@@ -68,6 +68,16 @@ func TestEveryReasonIsExplainedOnce(t *testing.T) {
 	}
 }
 
+// declares fails the test for a finding with a reason that its check does not
+// have among its own.
+func declares(t *testing.T, finding Finding) {
+	t.Helper()
+	i := slices.IndexFunc(Checks(), func(c Check) bool { return c.Covers(finding) })
+	if i < 0 || (finding.Reason != "" && finding.Reason != ReadFailed && !slices.Contains(Checks()[i].Reasons, finding.Reason)) {
+		t.Errorf("%s gives %s, which is not among its reasons in Checks", finding.Key(), finding.Reason)
+	}
+}
+
 func TestEveryFindingIsACheckInItsPlace(t *testing.T) {
 	for name, facts := range map[string]Facts{"healthy": healthy(), "nothing known": {}} {
 		last := -1

@@ -29,7 +29,7 @@ func matches(pattern, key string) bool {
 
 // Checks lists every check, in the order of a report.
 func Checks() []Check {
-	return slices.Concat(checksOfKVM(), checksOfResources(), checksOfPassthrough())
+	return slices.Concat(checksOfKVM(), checksOfMemory(), checksOfResources(), checksOfPassthrough())
 }
 
 func checksOfKVM() []Check {
@@ -45,7 +45,6 @@ func checksOfKVM() []Check {
 
 func checksOfResources() []Check {
 	return []Check{
-		{"memory", "hugepages*", Optional, "Are huge pages of each size set aside and free?", "/sys/kernel/mm/hugepages, /sys/devices/system/node", []Reason{NoHugepages, NoHugepagesFree, HugepagesUnsupported}},
 		{"cgroup", "controllers", Recommended, "Are the controllers there with which VMs are limited?", "/sys/fs/cgroup", []Reason{CgroupNotMounted, ControllerMissing}},
 	}
 }
@@ -53,8 +52,10 @@ func checksOfResources() []Check {
 func checksOfPassthrough() []Check {
 	return []Check{
 		{"iommu", "firmware", Optional, "Does firmware describe an IOMMU?", "/sys/firmware/acpi/tables", []Reason{IOMMUNotInFirmware}},
-		{"iommu", "kernel", Optional, "Does the kernel use the IOMMU?", "/sys/kernel/iommu_groups, /proc/cmdline", []Reason{IOMMUDisabled, IOMMUAbsent}},
-		{"vfio", "driver", Optional, "Can devices be handed to VMs?", "/sys/bus/pci/drivers/vfio-pci, /dev/vfio", []Reason{ModuleNotLoaded}},
+		{"iommu", "kernel", Optional, "Does the kernel use the IOMMU?", "/sys/kernel/iommu_groups, /sys/class/iommu, /proc/cmdline", []Reason{IOMMUDisabled, IOMMUAbsent}},
+		{"iommu", "interrupts", Optional, "Are devices kept from forging interrupts?", "/sys/kernel/irq/*/chip_name", []Reason{InterruptRemappingOff, RemappingUndefined, IOMMUDisabled, IOMMUAbsent}},
+		{"vfio", "driver", Optional, "Can devices be handed to VMs?", "/sys/bus/pci/drivers/vfio-pci, /dev/vfio/vfio, /dev/iommu", []Reason{ModuleNotLoaded, DeviceMissing}},
+		{"vfio", "groups", Optional, "Do the IOMMU groups let VFs, GPUs, NVMe disks and what is bound to VFIO go to VMs?", "/sys/kernel/iommu_groups/*/devices/*/driver", []Reason{NoPassthroughDevice, GroupNotViable, IOMMUDisabled, IOMMUAbsent}},
 		{"sriov", "capability", Optional, "Which devices can have VFs, and how many have they?", "/sys/bus/pci/devices/*/sriov_*", []Reason{NoSRIOVDevice}},
 	}
 }

@@ -32,12 +32,18 @@ func Open(root *hostfs.Root) (Host, error) {
 	return Host{Root: root, Devices: devices}, nil
 }
 
-// Collect reads every fact. It never fails as a whole: what cannot be read is
-// a fact that says so.
+// Collect reads every fact within [Deadline]. It never fails as a whole: what
+// cannot be read, or does not answer in time, is a fact that says so.
 func Collect(ctx context.Context, host Host) Facts {
+	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	defer cancel()
+	return collect(ctx, host.within(ctx))
+}
+
+func collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
-	return Facts{
+	facts := Facts{
 		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
 		CPU:  CPUFacts{Info: collectCPU(root)},
 		KVM:  collectKVM(ctx, host),
@@ -52,6 +58,8 @@ func Collect(ctx context.Context, host Host) Facts {
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
 	}
+	facts.VFIO.Candidates = findCandidates(facts)
+	return facts
 }
 
 // platform returns GOARCH and the kernel release, of a recording the recorded ones.
@@ -92,9 +100,12 @@ func collectSRIOV(root *hostfs.Root) SRIOVFacts {
 // Capture collects facts and returns them with everything that was read, for
 // [Recorded.WriteArchive].
 func Capture(ctx context.Context, host Host) (Facts, *Recorded, error) {
+	ctx, cancel := context.WithTimeout(ctx, Deadline)
+	defer cancel()
+	host = host.within(ctx)
 	root, recorder := host.Root.Record()
 	devices := &recordingDevices{real: host.Devices}
-	facts := Collect(ctx, Host{Root: root, Devices: devices})
+	facts := collect(ctx, Host{Root: root, Devices: devices})
 	recordInventory(root)
 	data, err := json.Marshal(devices.answers)
 	if err != nil {

@@ -13,10 +13,17 @@ import (
 const (
 	hugepagesDir = "/sys/kernel/mm/hugepages"
 	nodesDir     = "/sys/devices/system/node"
+	thpDir       = "/sys/kernel/mm/transparent_hugepage"
+	ksmDir       = "/sys/kernel/mm/ksm"
+	vmSysctls    = "/proc/sys/vm"
 )
 
 func collectMemory(root *hostfs.Root) MemoryFacts {
-	return MemoryFacts{Hugepages: collectHugepages(root, hugepagesDir), NUMA: collectNUMA(root)}
+	return MemoryFacts{
+		Hugepages: collectHugepages(root, hugepagesDir),
+		NUMA:      collectNUMA(root),
+		Policy:    collectMemoryPolicy(root),
+	}
 }
 
 // collectHugepages reads the pools below a directory, whole-host or one node's
@@ -96,6 +103,9 @@ func collectNode(root *hostfs.Root, dir string, id int) NUMANode {
 	node := NUMANode{ID: id}
 	source := path.Join(dir, "cpulist")
 	cpus, err := root.ReadString(source)
+	if err == nil {
+		_, err = parseCPUList(cpus)
+	}
 	node.CPUs = reading(source, cpus, err)
 
 	source = path.Join(dir, "distance")
@@ -115,6 +125,52 @@ func collectNode(root *hostfs.Root, dir string, id int) NUMANode {
 		total, err := parseNodeMemTotal(data)
 		node.MemoryKiB = reading(source, total, err)
 	}
-	node.Hugepages = collectHugepages(root, path.Join(dir, "hugepages")).Value
+	node.Hugepages = collectHugepages(root, path.Join(dir, "hugepages"))
 	return node
+}
+
+// collectMemoryPolicy reads transparent huge pages, KSM, overcommit and swap
+// (Linux Documentation/admin-guide/mm/transhuge.rst and ksm.rst,
+// Documentation/admin-guide/sysctl/vm.rst, proc_meminfo(5)).
+func collectMemoryPolicy(root *hostfs.Root) MemoryPolicy {
+	const meminfo = "/proc/meminfo"
+	policy := MemoryPolicy{
+		THP:             readChoice(root, path.Join(thpDir, "enabled")),
+		THPDefrag:       readChoice(root, path.Join(thpDir, "defrag")),
+		KSM:             orZero(root.ReadUint, path.Join(ksmDir, "run")),
+		KSMPagesSharing: orZero(root.ReadUint, path.Join(ksmDir, "pages_sharing")),
+		KSMAcrossNodes:  orZero(root.ReadBool, path.Join(ksmDir, "merge_across_nodes")),
+		Overcommit:      readPages(root, vmSysctls, "overcommit_memory"),
+		OvercommitRatio: readPages(root, vmSysctls, "overcommit_ratio"),
+	}
+	data, err := root.ReadFile(meminfo)
+	if err != nil {
+		policy.Swap = unknown[Swap](meminfo, err)
+		return policy
+	}
+	swap, err := parseSwap(data)
+	policy.Swap = reading(meminfo, swap, err)
+	return policy
+}
+
+// orZero reads a file that a kernel built without the feature does not have:
+// then the feature is off.
+func orZero[T any](read func(string) (T, error), source string) Reading[T] {
+	value, err := read(source)
+	if hostfs.Absent(err) {
+		var zero T
+		return known(source, zero)
+	}
+	return reading(source, value, err)
+}
+
+// readChoice reads a file that lists words and brackets the chosen one.
+func readChoice(root *hostfs.Root, source string) Reading[string] {
+	return orZero(func(name string) (string, error) {
+		text, err := root.ReadString(name)
+		if err != nil {
+			return "", err
+		}
+		return parseChoice(text)
+	}, source)
 }

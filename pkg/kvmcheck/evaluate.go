@@ -12,6 +12,7 @@ import (
 func Evaluate(facts Facts, profile Profile) []Finding {
 	return profile.Grade(slices.Concat(
 		evaluateKVM(facts),
+		evaluateMemory(facts),
 		evaluateResources(facts),
 		evaluatePassthrough(facts),
 		profile.judge(facts),
@@ -30,14 +31,16 @@ func evaluateKVM(facts Facts) []Finding {
 }
 
 func evaluateResources(facts Facts) []Finding {
-	return append(evaluateHugepages(facts), evaluateCgroup(facts))
+	return []Finding{evaluateCgroup(facts)}
 }
 
 func evaluatePassthrough(facts Facts) []Finding {
 	return []Finding{
 		evaluateIOMMUTable(facts),
 		evaluateIOMMU(facts),
+		evaluateRemapping(facts),
 		evaluateVFIO(facts),
+		evaluateCandidates(facts),
 		evaluateSRIOV(facts),
 	}
 }

@@ -61,6 +61,7 @@ type DeviceFacts struct {
 type MemoryFacts struct {
 	Hugepages Reading[[]HugepagePool] `json:"hugepages"`
 	NUMA      Reading[[]NUMANode]     `json:"numa"`
+	Policy    MemoryPolicy            `json:"policy"`
 }
 
 // HugepagePool counts the pages of one size, on the whole host or on one node.
@@ -74,26 +75,30 @@ type HugepagePool struct {
 
 // NUMANode is one memory node and what is near it.
 type NUMANode struct {
-	ID        int             `json:"id"`
-	CPUs      Reading[string] `json:"cpus"`      // cpulist: "0-3,8-11"
-	Distances Reading[[]int]  `json:"distances"` // to every node, in node order
-	MemoryKiB Reading[uint64] `json:"memoryKiB"`
-	Hugepages []HugepagePool  `json:"hugepages,omitempty"`
+	ID        int                     `json:"id"`
+	CPUs      Reading[string]         `json:"cpus"`      // cpulist: "0-3,8-11"; empty: memory only
+	Distances Reading[[]int]          `json:"distances"` // to every node, in node order
+	MemoryKiB Reading[uint64]         `json:"memoryKiB"` // 0: CPUs only
+	Hugepages Reading[[]HugepagePool] `json:"hugepages"`
 }
 
 // IOMMUFacts says what the firmware describes and what the kernel made of it.
 type IOMMUFacts struct {
-	Tables  Reading[[]string] `json:"tables"`  // ACPI tables that describe an IOMMU
-	Units   Reading[[]string] `json:"units"`   // /sys/class/iommu
-	Groups  Reading[int]      `json:"groups"`  // count of /sys/kernel/iommu_groups
-	CmdLine Reading[[]string] `json:"cmdline"` // kernel parameters that steer the IOMMU
+	Tables    Reading[[]string]     `json:"tables"`  // ACPI tables that describe an IOMMU
+	Units     Reading[[]string]     `json:"units"`   // /sys/class/iommu
+	Groups    Reading[[]IOMMUGroup] `json:"groups"`  // /sys/kernel/iommu_groups
+	CmdLine   Reading[[]string]     `json:"cmdline"` // kernel parameters that steer the IOMMU
+	Remapping RemappingFacts        `json:"remapping"`
 }
 
 // VFIOFacts says whether devices can be handed to guests.
 type VFIOFacts struct {
-	Driver    Reading[bool] `json:"driver"`    // vfio-pci is registered
-	Container Reading[bool] `json:"container"` // /dev/vfio/vfio
-	IOMMUFD   Reading[bool] `json:"iommufd"`   // /dev/iommu
+	Modules    Reading[[]string]    `json:"modules"`   // of /sys/module: vfio* and iommufd
+	Driver     Reading[bool]        `json:"driver"`    // vfio-pci is registered
+	Container  Reading[bool]        `json:"container"` // /dev/vfio/vfio
+	IOMMUFD    Reading[bool]        `json:"iommufd"`   // /dev/iommu
+	NoIOMMU    Reading[bool]        `json:"noIOMMU"`   // vfio's parameter enable_unsafe_noiommu_mode
+	Candidates Reading[[]Candidate] `json:"candidates"`
 }
 
 // SRIOVFacts lists the NICs and other devices that can have VFs.

@@ -27,7 +27,7 @@ func ghwOptions(root *hostfs.Root) []any {
 
 // collectProduct reads the machine's name from DMI or the device tree.
 func collectProduct(root *hostfs.Root) Reading[Product] {
-	info, err := guard(func() (*ghw.ProductInfo, error) { return ghw.Product(ghwOptions(root)...) })
+	info, err := guard(root, dmiDir, func() (*ghw.ProductInfo, error) { return ghw.Product(ghwOptions(root)...) })
 	if err != nil {
 		return unknown[Product](dmiDir, err)
 	}
@@ -54,7 +54,7 @@ func collectPCI(root *hostfs.Root) Reading[[]PCIDevice] {
 	if err != nil {
 		return unknown[[]PCIDevice](pciDevices, err)
 	}
-	info, err := guard(func() (*ghw.PCIInfo, error) { return ghw.PCI(ghwOptions(root)...) })
+	info, err := guard(root, pciDevices, func() (*ghw.PCIInfo, error) { return ghw.PCI(ghwOptions(root)...) })
 	if err != nil {
 		return unknown[[]PCIDevice](pciDevices, err)
 	}
@@ -90,14 +90,17 @@ func unreadablePCI(root *hostfs.Root, addresses []string) error {
 	return errors.New("a device's name or modalias cannot be parsed")
 }
 
-// guard turns a panic over a lying file into an error.
-func guard[T any](call func() (T, error)) (result T, err error) {
-	defer func() {
-		if cause := recover(); cause != nil {
-			err = fmt.Errorf("read inventory: %v", cause)
-		}
-	}()
-	return call()
+// guard turns a panic over a lying file into an error, and bounds what reads
+// past hostfs as hostfs bounds its own reads.
+func guard[T any](root *hostfs.Root, dir string, call func() (T, error)) (T, error) {
+	return hostfs.Within(root, "take stock of", dir, func() (result T, err error) {
+		defer func() {
+			if cause := recover(); cause != nil {
+				err = fmt.Errorf("read inventory: %v", cause)
+			}
+		}()
+		return call()
+	})
 }
 
 // recordInventory reads through root what ghw reads past it, so that a

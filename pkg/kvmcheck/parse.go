@@ -20,6 +20,9 @@ const (
 // x86 and Arm, one "features" line for all CPUs on s390.
 func parseCPUInfo(data []byte) (CPUInfo, error) {
 	var info CPUInfo
+	if !bytes.HasSuffix(data, []byte("\n")) {
+		return info, errors.New("its last line has no end") // half a line of flags has half of the flags
+	}
 	for line := range bytes.Lines(data) {
 		key, value, found := strings.Cut(string(line), ":")
 		if !found {

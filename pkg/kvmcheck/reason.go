@@ -52,7 +52,7 @@ type Fix struct {
 
 // Causes explains every reason, in alphabetical order.
 func Causes() []Cause {
-	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfResources(), causesOfPassthrough(), causesOfRules())
+	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfMemory(), causesOfResources(), causesOfPassthrough(), causesOfGroups(), causesOfRules())
 	slices.SortFunc(causes, func(a, b Cause) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
 	return causes
 }

@@ -36,6 +36,9 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 		}
 		write(w, sourceFamilies[:], sources, labelSource)
 	}
+	if s.opt.Readiness != nil {
+		appendReadiness(w, s.opt.Readiness())
+	}
 	if s.opt.Tasks != nil {
 		write(w, taskFamilies[:], s.opt.Tasks(), labelTask)
 	}

@@ -23,6 +23,8 @@ A value that nobody knows has no series: it is never shown as zero.
 `)
 	appendTable(&b, "Virtual machines", vmLabels, vmFamilies[:])
 	appendTable(&b, "Sources of VM telemetry", "source class", sourceFamilies[:])
+	appendTable(&b, "Readiness of the host", "", readinessFamilies[:])
+	appendTable(&b, "Checks of the host's readiness", "area check", checkFamilies[:])
 	appendTable(&b, "Tasks of the agent", "task", taskFamilies[:])
 	appendTable(&b, "Configuration", "", configFamilies[:])
 	appendTable(&b, "Build", "", buildFamilies[:])

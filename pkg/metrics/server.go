@@ -31,8 +31,10 @@ type VMs interface {
 // that is nil has nothing to tell.
 type Options struct {
 	Version string
-	Tasks   func() []TaskState
-	Config  func() ConfigState
+	// Readiness returns nil before the first probe of the host.
+	Readiness func() *Readiness
+	Tasks     func() []TaskState
+	Config    func() ConfigState
 	// Report returns the last readiness report, to be served as JSON; an
 	// error means that there is none yet.
 	Report func() (any, error)

@@ -49,6 +49,18 @@ func get(t *testing.T, s *Server, path string, header ...string) (*httptest.Resp
 func fullServer() *Server {
 	return NewServer(Options{
 		Version: "v1.2.3<",
+		Readiness: func() *Readiness {
+			return &Readiness{
+				Durable: "Ready", Duration: 12 * time.Millisecond, Last: time.Unix(1_700_000_050, 0), Events: true, Hung: 1,
+				Probes: []ProbeCount{{"start", 1}, {"uevent", 4}},
+				Checks: []CheckState{
+					{Area: "kvm", Check: "device", Level: "required", Status: "NotReady", Reason: "DeviceMissing", Durable: "Ready", Transitions: 2},
+					{Area: "kvm", Check: "nested", Level: "optional", Status: "Ready", Durable: "NotReady"},
+					{Area: "iommu", Check: "kernel", Level: "optional", Status: "Unknown", Reason: "ReadFailed"},
+					{Area: "memory", Check: "hugepages-1Gi", Level: "optional", Durable: "Ready"},
+				},
+			}
+		},
 		Tasks: func() []TaskState {
 			return []TaskState{{Name: "http", State: TaskReady}, {Name: "vms", State: "failed", Err: "no", Restarts: 3}}
 		},
@@ -76,6 +88,19 @@ func TestMetricsPage(t *testing.T) {
 		`virtnode_source_up{source="qemu:///system",class="monitor"} 0`,
 		`virtnode_source_state{source="qemu:///system",class="monitor",reason="CallTimeout"} 1`,
 		`virtnode_source_calls_abandoned_total{source="qemu:///system",class="monitor"} 2`,
+		`virtnode_ready 1`,
+		`virtnode_readiness_probes_total{trigger="uevent"} 4`,
+		`virtnode_readiness_probe_duration_seconds 0.012`,
+		`virtnode_readiness_last_probe_timestamp_seconds 1700000050`,
+		`virtnode_readiness_events 1`,
+		`virtnode_readiness_hung_calls 1`,
+		`virtnode_check_ready{area="kvm",check="device",level="required"} 1`,
+		`virtnode_check_ready{area="kvm",check="nested",level="optional"} 0`,
+		`virtnode_check_status{area="kvm",check="device",level="required",status="NotReady",reason="DeviceMissing"} 1`,
+		`virtnode_check_status{area="kvm",check="nested",level="optional",status="Ready"} 1`,
+		`virtnode_check_status{area="iommu",check="kernel",level="optional",status="Unknown",reason="ReadFailed"} 1`,
+		`virtnode_check_transitions_total{area="kvm",check="device"} 2`,
+		`virtnode_check_transitions_total{area="kvm",check="nested"} 0`,
 		`virtnode_task_up{task="http"} 1`,
 		`virtnode_task_up{task="vms"} 0`,
 		`virtnode_task_state{task="vms",state="failed"} 1`,
@@ -94,16 +119,23 @@ func TestMetricsPage(t *testing.T) {
 			t.Errorf("missing: %s", strings.TrimSpace(want))
 		}
 	}
-	if strings.Contains(body, `last_success_timestamp_seconds{source="qemu:///system",class="monitor"}`) {
-		t.Error("a source that was never read has a time of success")
+	for unknown, why := range map[string]string{
+		`last_success_timestamp_seconds{source="qemu:///system",class="monitor"}`: "a source that was never read has a time of success",
+		`virtnode_check_ready{area="iommu",check="kernel"`:                        "a check that is undecided has a verdict",
+		`virtnode_check_status{area="memory",check="hugepages-1Gi"`:               "a check that is made no more has a status",
+	} {
+		if strings.Contains(body, unknown) {
+			t.Error(why)
+		}
 	}
 }
 
 func TestPages(t *testing.T) {
 	empty, full := NewServer(Options{}), fullServer()
 	broken := NewServer(Options{
-		Report: func() (any, error) { return nil, errors.New("probes are running") },
-		Ready:  func() (bool, []string) { return false, []string{"vms: starting", "http: failed"} },
+		Report:    func() (any, error) { return nil, errors.New("probes are running") },
+		Readiness: func() *Readiness { return nil },
+		Ready:     func() (bool, []string) { return false, []string{"vms: starting", "http: failed"} },
 	})
 	for name, tc := range map[string]struct {
 		server *Server

@@ -88,7 +88,7 @@ func vmNamed(name string, n byte, source string) VM {
 		CPU:     CPU{Time: Some(12_345_678_901), User: Some(2), System: Some(3)},
 		Current: Some(1), Maximum: Some(4),
 		VCPUs:      []VCPU{{State: VCPURunning, Time: Some(7), Wait: Some(0), Halted: Some(0)}, {Index: 3, Delay: Some(9)}},
-		Memory:     Memory{Current: Some(32 << 20), Maximum: Some(64 << 20), LastUpdate: Some(0)},
+		Memory:     Memory{Current: Some(32 << 20), Maximum: Some(64 << 20), LastUpdate: Num{}},
 		Interfaces: []Interface{{Name: "tap0"}},
 		Blocks:     []Block{{Device: "vda", Capacity: Some(512)}},
 	}

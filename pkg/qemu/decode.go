@@ -114,7 +114,10 @@ func (c *CPU) field(name []byte) *Num {
 func (m *Memory) set(name []byte, p param) bool {
 	place := m.size(name)
 	if place == nil {
-		return store(m.event(name), p)
+		known := store(m.event(name), p)
+		// Libvirt's 0 is no time: the balloon's driver has told nothing yet.
+		m.LastUpdate.Set = m.LastUpdate.V > 0
+		return known
 	}
 	p.num.V *= 1024
 	return store(place, p)

@@ -20,6 +20,36 @@ import (
 type reading struct {
 	vms    []VM // each with the parts of the class only
 	unused int  // fields without a place in VM
+
+	carried map[string]bool // UUIDs of machines with numbers of the reading before
+}
+
+// fillFrom completes machines that were busy with something else at the time
+// of the reading, whose numbers libvirt then leaves out, from the reading
+// before. A machine that is busy twice in a row hangs, and is left as it is.
+func (r *reading) fillFrom(before reading) {
+	known := make(map[string]*VM, len(before.vms))
+	for i := range before.vms {
+		known[before.vms[i].UUID] = &before.vms[i]
+	}
+	for i := range r.vms {
+		vm := &r.vms[i]
+		old := known[vm.UUID]
+		if !vm.interrupted() || old == nil || old.interrupted() || before.carried[vm.UUID] {
+			continue
+		}
+		vm.Memory, vm.Blocks = old.Memory, old.Blocks
+		if r.carried == nil {
+			r.carried = make(map[string]bool)
+		}
+		r.carried[vm.UUID] = true
+	}
+}
+
+// interrupted reports whether libvirt left out what needs the machine's job
+// lock, although the machine runs: then it tells virtual CPUs, but no memory.
+func (vm *VM) interrupted() bool {
+	return len(vm.VCPUs) > 0 && !vm.Memory.Resident.Set
 }
 
 // source is one cost class of one daemon, or of /proc. At most one reading is
@@ -120,6 +150,7 @@ func (s *source) store(r reading, err error) {
 	s.state.Reason, s.state.Message = reasonOf(err), ""
 	switch {
 	case err == nil:
+		r.fillFrom(s.last)
 		s.last, s.success, s.timeouts = r, now, 0
 		s.state.LastSuccess, s.state.Unused = now, r.unused
 	case s.state.Reason == CallTimeout:

@@ -70,7 +70,7 @@ func vmExecCommand() *cobra.Command {
 		Use:   "exec -- PROGRAM [ARGUMENT...]",
 		Short: "Boot a VM and run a static program of this machine in it, as go test -exec wants it",
 		Example: `  go build -o /tmp/bed ./test/bed
-  CGO_ENABLED=0 go test -exec '/tmp/bed vm exec --profile kvm --' ./pkg/kvmcheck`,
+  CGO_ENABLED=0 go test -exec '/tmp/bed vm exec --profile kvm --' ./internal/hostfs`,
 		Args: cobra.MinimumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return profile.run(cmd.Context(), func(ctx context.Context, m *vm.Machine) (int, error) {

@@ -9,10 +9,10 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
-	"runtime"
 	"syscall"
 	"time"
 
+	"github.com/virtnode/nodeagent/test/hosttest"
 	"github.com/virtnode/nodeagent/test/libvirt"
 )
 
@@ -101,18 +101,9 @@ func startAgent(agent, address, uri string) (stop func() error, err error) {
 	remove := func() error { return errors.Join(log.Close(), os.Remove(log.Name())) }
 	cmd := exec.Command(agent, "run", "--web.listen-address", address, "--libvirt-uri", uri)
 	cmd.Stdout, cmd.Stderr = log, log
-	// In a group of its own: Ctrl-C ends the demo, and the demo drains it.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
-	started, ended := make(chan error), make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // Pdeathsig is about the thread that starts it
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			ended <- cmd.Wait()
-		}
-	}()
-	if err := <-started; err != nil {
+	// Ctrl-C ends the demo, and the demo drains the agent.
+	ended, err := hosttest.StartTethered(cmd, syscall.SIGTERM)
+	if err != nil {
 		return nil, errors.Join(fmt.Errorf("start the agent: %w", err), remove())
 	}
 	for {

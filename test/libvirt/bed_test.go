@@ -253,7 +253,7 @@ func wait(t *testing.T, what string, done func() bool) {
 		ctx, cancel = context.WithDeadline(ctx, deadline.Add(-closeTimeout))
 		defer cancel()
 	}
-	if err := poll(ctx, what, func() (bool, error) { return done(), nil }); err != nil {
+	if err := hosttest.Poll(ctx, what, func() (bool, error) { return done(), nil }); err != nil {
 		t.Fatal(err)
 	}
 }

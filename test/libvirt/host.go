@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
@@ -150,24 +149,4 @@ func (h *Host) Close() error {
 		h.closed = errors.Join(h.ns.close(), os.RemoveAll(h.dir))
 	})
 	return h.closed
-}
-
-// poll asks done again and again until it says yes, fails, or the context ends.
-func poll(ctx context.Context, what string, done func() (bool, error)) error {
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := done()
-		if err != nil {
-			return fmt.Errorf("wait for %s: %w", what, err)
-		}
-		if ok {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		case <-tick.C:
-		}
-	}
 }

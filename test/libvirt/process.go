@@ -12,6 +12,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // machinePID is the PID, as seen from the machine, of the process whose PID
@@ -89,7 +91,7 @@ func end(ctx context.Context, pid int, signal unix.Signal) error {
 	if err := unix.PidfdSendSignal(fd, signal, nil, 0); err != nil {
 		return fmt.Errorf("signal process %d: %w", pid, err)
 	}
-	return poll(ctx, fmt.Sprintf("the end of process %d", pid), func() (bool, error) {
+	return hosttest.Poll(ctx, fmt.Sprintf("the end of process %d", pid), func() (bool, error) {
 		// Unlike a pidfd's readiness, this is false until the process is reaped.
 		err := unix.PidfdSendSignal(fd, 0, nil, 0)
 		if errors.Is(err, unix.ESRCH) {

@@ -9,6 +9,8 @@ import (
 	"net/url"
 	"strconv"
 	"time"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // Sample is one series' value at one time.
@@ -42,7 +44,7 @@ func (s *Server) Query(ctx context.Context, expression string) ([]Sample, error)
 // Wait is Query, again and again until there is a value.
 func (s *Server) Wait(ctx context.Context, expression string) ([]Sample, error) {
 	var samples []Sample
-	err := poll(ctx, expression, func() (bool, error) {
+	err := hosttest.Poll(ctx, expression, func() (bool, error) {
 		var err error
 		samples, err = s.Query(ctx, expression)
 		return len(samples) > 0, err

@@ -14,7 +14,6 @@ import (
 	"sync"
 	"syscall"
 	"testing"
-	"time"
 
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
@@ -157,7 +156,7 @@ func freeAddress() (string, error) {
 
 // ready waits until the server answers queries.
 func (s *Server) ready(ctx context.Context) error {
-	return poll(ctx, "the server", func() (bool, error) {
+	return hosttest.Poll(ctx, "the server", func() (bool, error) {
 		select {
 		case <-s.ended:
 			return false, fmt.Errorf("%w: %s", errEnded, strings.TrimSpace(s.log.String()))
@@ -186,24 +185,4 @@ func (s *Server) Close() error {
 		s.closed = errors.Join(err, os.RemoveAll(s.dir))
 	})
 	return s.closed
-}
-
-// poll asks done again and again until it says yes, fails, or the context ends.
-func poll(ctx context.Context, what string, done func() (bool, error)) error {
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for {
-		ok, err := done()
-		if err != nil {
-			return fmt.Errorf("wait for %s: %w", what, err)
-		}
-		if ok {
-			return nil
-		}
-		select {
-		case <-ctx.Done():
-			return fmt.Errorf("wait for %s: %w", what, ctx.Err())
-		case <-tick.C:
-		}
-	}
 }

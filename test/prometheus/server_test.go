@@ -131,7 +131,7 @@ func TestServerEndsWithItsParent(t *testing.T) {
 		t.Error("the parent was not killed")
 	}
 	// The folder goes last.
-	err = poll(t.Context(), "the server's end", func() (bool, error) {
+	err = hosttest.Poll(t.Context(), "the server's end", func() (bool, error) {
 		_, err := os.Stat(dir)
 		return errors.Is(err, fs.ErrNotExist), nil
 	})

@@ -7,12 +7,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	"runtime"
 	"strings"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // Machine is a guest that runs. Its methods may be called at the same time.
@@ -122,25 +123,15 @@ func (m *Machine) launch(img image) error {
 	})...)
 	cmd.Stdout, cmd.Stderr = log, log
 	cmd.ExtraFiles = []*os.File{theirs} // agentFD
-	// In a group of its own, so that control-C does not end it before the
-	// console is read; killed when this process dies.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	started := make(chan error)
-	go func() {
-		// Pdeathsig is about the starting thread, so that has to stay.
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			// How QEMU ends says nothing; what it has printed does.
-			_ = cmd.Wait()
-			close(m.down)
-		}
-	}()
-	if err := <-started; err != nil {
+	// control-C does not end it before the console is read.
+	ended, err := hosttest.StartTethered(cmd, syscall.SIGKILL)
+	if err != nil {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
+	go func() {
+		_ = <-ended // how QEMU ends says nothing; what it has printed does
+		close(m.down)
+	}()
 	m.process = cmd.Process
 	return nil
 }

@@ -83,7 +83,9 @@ func TestCheckOnMachineWithIOMMUOff(t *testing.T) {
 			"kvm/device":       "",
 			"iommu/firmware":   "",
 			"iommu/kernel":     kvmcheck.IOMMUDisabled,
+			"iommu/interrupts": "", // remapped although DMA is not
 			"vfio/driver":      "",
+			"vfio/groups":      kvmcheck.IOMMUDisabled,
 			"sriov/capability": "",
 		},
 	}})
@@ -101,9 +103,13 @@ func TestCheckOnMachineWithTwoNUMANodes(t *testing.T) {
 			"kvm/device":           "",
 			"memory/hugepages-2Mi": "",
 			"memory/hugepages-1Gi": "",
+			"memory/balance":       kvmcheck.HugepagesLopsided,
+			"memory/numa":          "",
 			"iommu/firmware":       "",
 			"iommu/kernel":         "",
+			"iommu/interrupts":     "",
 			"vfio/driver":          "",
+			"vfio/groups":          "",
 			"sriov/capability":     "",
 		},
 	}})
@@ -118,21 +124,22 @@ func TestCheckOnMachineWithTwoNUMANodes(t *testing.T) {
 		}
 	}
 	numa := report.Facts.Memory.NUMA.Value
-	if len(numa) != 2 || numa[1].Hugepages[0].Total.Value != 32 || numa[0].Hugepages[0].Total.Value != 0 {
+	if len(numa) != 2 || numa[1].Hugepages.Value[0].Total.Value != 32 || numa[0].Hugepages.Value[0].Total.Value != 0 {
 		t.Errorf("want 32 huge pages of 2 MiB on node 1 only, have %+v", numa)
 	}
 }
 
 // checkShapes brings a machine from shape to shape and compares, in each, what
 // check says in the guest with what is wanted and with what its recording says.
-func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) {
+// It returns what check said last.
+func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) (report kvmcheck.Report) {
 	t.Helper()
 	if err := hosttest.Build(filepath.Join(machine.Share, "nodeagent"), "./cmd/nodeagent"); err != nil {
 		t.Fatal(err)
 	}
 	for _, shape := range shapes {
 		machine.Sh(t, shape.make)
-		report := checkGuest(t, machine, shape.exit)
+		report = checkGuest(t, machine, shape.exit)
 		got := make(map[string]kvmcheck.Reason)
 		for _, finding := range report.Findings {
 			key := finding.Area + "/" + finding.Check
@@ -149,6 +156,7 @@ func checkShapes(t *testing.T, machine *vm.Machine, shapes []shape) {
 			saveRecording(t, machine, shape.name)
 		}
 	}
+	return report
 }
 
 // checkGuest runs check in the guest.

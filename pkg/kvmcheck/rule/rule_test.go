@@ -50,7 +50,7 @@ func TestRulesJudge(t *testing.T) {
 		"a map":                                 {`facts.kvm.nested["kvm_intel"].value`, kvmcheck.Ready, "", ""},
 		"a named string type":                   {`facts.kvm.proof.step == "done" && facts.devices.tun.state == "opened"`, kvmcheck.Ready, "", ""},
 		"a reading that failed":                 {`facts.host.product.value.name == "x"`, kvmcheck.Unknown, kvmcheck.ReadFailed, "/sys/class/dmi/id: permission denied"},
-		"a reading that nobody made":            {`facts.iommu.groups.value > 0`, kvmcheck.Unknown, kvmcheck.ReadFailed, "not known"},
+		"a reading that nobody made":            {`facts.iommu.groups.value.size() > 0`, kvmcheck.Unknown, kvmcheck.ReadFailed, "not known"},
 		"has() of a reading that failed":        {`!has(facts.host.product.value) || facts.host.product.value.name == "x"`, kvmcheck.Unknown, kvmcheck.ReadFailed, "permission denied"},
 		"a map of readings, one of which fails": {`facts.kvm.nested.all(m, facts.kvm.nested[m].value)`, kvmcheck.Unknown, kvmcheck.ReadFailed, "kvm_odd"},
 		"a device nobody could look at":         {`facts.devices.vhostNet.state == "absent"`, kvmcheck.Unknown, kvmcheck.ReadFailed, "/dev/vhost-net"},

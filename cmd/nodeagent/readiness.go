@@ -1,0 +1,89 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"time"
+
+	"github.com/virtnode/nodeagent/internal/agent"
+	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/internal/readiness"
+	"github.com/virtnode/nodeagent/internal/uevent"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/metrics"
+)
+
+// newLoop returns the loop that checks the host at a root, for the kind of
+// node that it is at the time.
+func newLoop(root *hostfs.Root, profile func() *kvmcheck.Profile, log *slog.Logger) (*readiness.Loop, error) {
+	host, err := kvmcheck.Open(root)
+	if err != nil {
+		return nil, err
+	}
+	return readiness.New(readiness.Options{
+		Probe: func(ctx context.Context) kvmcheck.Report {
+			return kvmcheck.NewReport(kvmcheck.Collect(ctx, host), *profile(), version(), time.Now().UTC())
+		},
+		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
+		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
+		Random:    rand.Float64,
+		Log:       log,
+	}), nil
+}
+
+// startReadiness checks the host now, at every interval and on events, and
+// judges it by a profile.
+func (d *daemon) startReadiness(c config.Config, profile kvmcheck.Profile) {
+	d.profile.Store(&profile)
+	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
+		return d.loop.Run(ctx, c.Readiness.Interval, ready)
+	}})
+}
+
+func (d *daemon) lastReport() (any, error) {
+	state, probed := d.loop.State()
+	if !probed {
+		return nil, errors.New("the first check is running")
+	}
+	return state.Report, nil
+}
+
+// readinessState is what metrics tell of the last report and the durable verdicts.
+func (d *daemon) readinessState() *metrics.Readiness {
+	state, probed := d.loop.State()
+	if !probed {
+		return nil
+	}
+	told := &metrics.Readiness{
+		Durable:  string(state.Steady.Verdict()),
+		Events:   state.Events,
+		Duration: state.Duration,
+		Last:     state.Report.Time,
+		Hung:     len(d.root.Hung()),
+	}
+	for _, trigger := range readiness.Triggers() {
+		told.Probes = append(told.Probes, metrics.ProbeCount{Trigger: string(trigger), Count: state.Probes[trigger]})
+	}
+	now := make(map[string]kvmcheck.Finding, len(state.Report.Findings))
+	for _, finding := range state.Report.Findings {
+		now[finding.Key()] = finding
+	}
+	for _, check := range state.Steady.Checks() {
+		told.Checks = append(told.Checks, checkState(check, now))
+	}
+	return told
+}
+
+func checkState(check kvmcheck.Durable, now map[string]kvmcheck.Finding) metrics.CheckState {
+	state := metrics.CheckState{
+		Area: check.Area, Check: check.Check, Level: string(check.Level),
+		Durable: string(check.Status), Transitions: check.Transitions,
+	}
+	if finding, found := now[check.Key()]; found {
+		state.Status, state.Reason = finding.Status.String(), string(finding.Reason)
+	}
+	return state
+}
