@@ -66,6 +66,7 @@ bench: ## measure the hot path beside its peers, in one run
 generate: ## make the generated documents anew
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
+	go test ./cmd/nodeagent -run TestReference -update
 
 .PHONY: fmt
 fmt: ## format the code

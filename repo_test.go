@@ -33,6 +33,7 @@ var soleImporters = []struct {
 	{"github.com/jaypipes/ghw", []string{"pkg/kvmcheck"}, "it reads past hostfs and may panic: one guarded caller"},
 	{"github.com/goccy/go-yaml", []string{"internal/config"}, "errors with line and path are made in one place"},
 	{"github.com/cyphar/filepath-securejoin", []string{"internal/hostfs"}, "only hostfs resolves paths"},
+	{"github.com/google/cel-go", []string{"pkg/kvmcheck/rule"}, "what a user writes is type-checked and bounded in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "test/bed"}, "packages know no command line"},
 	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "pkg/nodestack", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI"},
 	{"google.golang.org/grpc", []string{"pkg/nodestack"}, "a container runtime may hang or lie: one bounded caller"},
@@ -56,6 +57,11 @@ var layers = map[string][]string{
 		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
 		"pkg/kvmcheck", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},
+	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
+	"pkg/qemu":           {"internal/hostfs"},
+	"pkg/metrics":        {"pkg/qemu"},
+	"internal/readiness": {"internal/uevent", "pkg/kvmcheck"},
+	"cmd/nodeagent":      {"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/qemu"},
 }
 
 type source struct {

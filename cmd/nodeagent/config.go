@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/pflag"
 
 	"github.com/virtnode/nodeagent/internal/config"
-	"github.com/virtnode/nodeagent/pkg/qemu"
 )
 
 // settings is where the configuration comes from: a file, then flags over it.
@@ -22,10 +21,14 @@ type settings struct {
 
 func addSettings(cmd *cobra.Command) *settings {
 	s := &settings{flags: cmd.Flags()}
-	s.flags.StringVar(&s.file, "config", "", "configuration file (YAML); see: nodeagent config")
+	s.addFile()
 	s.flags.StringVar(&s.listen, "web.listen-address", config.Default().Web.ListenAddress, "address to serve on")
 	s.flags.StringArrayVar(&s.uris, "libvirt-uri", nil, "libvirt daemon to ask, repeatable, such as qemu+unix:///system?socket=PATH (default: find local ones)")
 	return s
+}
+
+func (s *settings) addFile() {
+	s.flags.StringVar(&s.file, "config", "", "configuration file (YAML); see: nodeagent config")
 }
 
 // load returns the effective configuration; an error names the file and the line.
@@ -50,7 +53,7 @@ func (s *settings) read() ([]byte, error) {
 }
 
 func (s *settings) parse(data []byte) (config.Config, error) {
-	effective, err := config.Parse(data, qemu.CheckURI)
+	effective, err := config.Parse(data, known())
 	if err != nil {
 		return effective, s.nameFile(err)
 	}
@@ -61,7 +64,7 @@ func (s *settings) parse(data []byte) (config.Config, error) {
 		effective.Telemetry.LibvirtURIs = s.uris
 	}
 	var bad []error
-	for _, problem := range config.Validate(effective, qemu.CheckURI) {
+	for _, problem := range config.Validate(effective, known()) {
 		bad = append(bad, fmt.Errorf("flags: %w", &problem))
 	}
 	return effective, errors.Join(bad...)

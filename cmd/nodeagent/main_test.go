@@ -75,6 +75,13 @@ func TestCheckExitStatus(t *testing.T) {
 		"an unknown flag":   {[]string{"check", "--rot", "/"}, 2, "nodeagent: unknown flag: --rot\n"},
 		"a stray argument":  {[]string{"check", "/"}, 2, "nodeagent: unknown command \"/\" for \"nodeagent check\"\n"},
 		"a typing mistake":  {[]string{"chekc"}, 1, "nodeagent: unknown command \"chekc\" for \"nodeagent\"\n\nDid you mean this?\n\tcheck\n\n"},
+		"a profile":         {[]string{"check", "--root", host("vm-kvm"), "--profile", "libvirt"}, 0, ""},
+		"a profile's needs": {[]string{"check", "--root", host("vm-kvm"), "--profile", "sriov"}, 1, ""},
+		"no such profile":   {[]string{"check", "--profile", "libvrit"}, 2, "nodeagent: profile \"libvrit\": unknown; did you mean libvirt?\n"},
+		"a reason":          {[]string{"check", "--explain", "DeviceBusy"}, 0, ""},
+		"no such reason":    {[]string{"check", "--explain", "DeviceBussy"}, 2, "nodeagent: --explain \"DeviceBussy\": unknown reason; did you mean DeviceBusy?\n"},
+		"no such file":      {[]string{"check", "--config", "/nonexistent"}, 2, "nodeagent: read configuration: open /nonexistent: no such file or directory\n"},
+		"too often":         {[]string{"check", "--watch", "--interval", "1us"}, 2, "nodeagent: --interval 1µs: want at least 100ms\n"},
 		"capture, no file":  {[]string{"capture"}, 1, "nodeagent: accepts 1 arg(s), received 0\n"},
 		"capture, no place": {[]string{"capture", "/nonexistent/x.tar.gz"}, 1, "nodeagent: write /nonexistent/x.tar.gz: no such file or directory\n"},
 	} {

@@ -15,13 +15,14 @@ import (
 	"github.com/virtnode/nodeagent/pkg/metrics"
 )
 
-// newLoop returns the loop that checks the host at a root.
-func newLoop(root *hostfs.Root, log *slog.Logger) (*readiness.Loop, error) {
+// newLoop returns the loop that checks the host at a root, for the kind of
+// node that it is at the time.
+func newLoop(root *hostfs.Root, profile func() *kvmcheck.Profile, log *slog.Logger) (*readiness.Loop, error) {
 	host, err := kvmcheck.Open(root)
 	if err != nil {
 		return nil, err
 	}
-	probe, err := newProbe(root)
+	probe, err := newProbe(root, func() kvmcheck.Profile { return *profile() })
 	if err != nil {
 		return nil, err
 	}
@@ -34,8 +35,10 @@ func newLoop(root *hostfs.Root, log *slog.Logger) (*readiness.Loop, error) {
 	}), nil
 }
 
-// startReadiness checks the host now, at every interval and on events.
-func (d *daemon) startReadiness(c config.Config) {
+// startReadiness checks the host now, at every interval and on events, and
+// judges it by a profile.
+func (d *daemon) startReadiness(c config.Config, profile kvmcheck.Profile) {
+	d.profile.Store(&profile)
 	d.tasks.Start(agent.Task{Name: "readiness", Run: func(ctx context.Context, ready func()) error {
 		return d.loop.Run(ctx, c.Readiness.Interval, ready)
 	}})

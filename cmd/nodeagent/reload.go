@@ -59,6 +59,10 @@ func (d *daemon) apply(data []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	profile, err := profileOf(next.Readiness)
+	if err != nil {
+		return err
+	}
 	current := d.config()
 	collector, err := d.newCollector(next)
 	if err != nil {
@@ -76,7 +80,7 @@ func (d *daemon) apply(data []byte) (err error) {
 	}
 	d.setConfig(next)
 	d.startTelemetry(collector)
-	d.startReadiness(next)
+	d.startReadiness(next, profile)
 	return nil
 }
 

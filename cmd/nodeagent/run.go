@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,6 +18,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/internal/readiness"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
@@ -67,6 +69,8 @@ type daemon struct {
 	tasks  *agent.Supervisor
 	server *metrics.Server
 	loop   *readiness.Loop
+	// profile is what the host is judged by, from the readiness task's start.
+	profile atomic.Pointer[kvmcheck.Profile]
 
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
@@ -87,11 +91,14 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	defer func() { err = errors.Join(err, root.Close()) }()
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
-	loop, err := newLoop(root, log)
+	profile, err := profileOf(initial.Readiness)
 	if err != nil {
 		return err
 	}
-	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), loop: loop}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
+	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
+		return err
+	}
 	d.server = metrics.NewServer(metrics.Options{
 		Version:   version(),
 		Readiness: d.readinessState,
@@ -112,7 +119,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.setConfig(initial)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startTelemetry(collector)
-	d.startReadiness(initial)
+	d.startReadiness(initial, profile)
 	d.startWeb(listener)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
 

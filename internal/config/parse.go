@@ -33,8 +33,8 @@ func (e *Error) Error() string {
 }
 
 // Parse returns the configuration in a YAML document, defaults filled in.
-// checkURI judges a libvirt URI. Every error is an [*Error]; several are joined.
-func Parse(data []byte, checkURI func(string) error) (Config, error) {
+// Every error is an [*Error]; several are joined.
+func Parse(data []byte, known Known) (Config, error) {
 	config := Default()
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -52,10 +52,30 @@ func Parse(data []byte, checkURI func(string) error) (Config, error) {
 			return Config{}, locate(file, err)
 		}
 	}
-	if config.Telemetry.LibvirtURIs == nil {
-		config.Telemetry.LibvirtURIs = []string{}
+	config.fill()
+	return config, joined(file, Validate(config, known))
+}
+
+// fill makes the lists that a document left out, or null, empty ones.
+func (c *Config) fill() {
+	orEmpty := func(lists ...*[]string) {
+		for _, list := range lists {
+			if *list == nil {
+				*list = []string{}
+			}
+		}
 	}
-	return config, joined(file, Validate(config, checkURI))
+	orEmpty(&c.Telemetry.LibvirtURIs)
+	if c.Readiness.Profiles == nil {
+		c.Readiness.Profiles = map[string]Profile{}
+	}
+	if c.Readiness.Rules == nil {
+		c.Readiness.Rules = []Rule{}
+	}
+	for name, profile := range c.Readiness.Profiles {
+		orEmpty(&profile.Required, &profile.Recommended, &profile.Optional, &profile.Skipped)
+		c.Readiness.Profiles[name] = profile
+	}
 }
 
 // onlyBody returns the content of the one document, nil when it says nothing.
@@ -118,12 +138,22 @@ func lookup(file *ast.File, path string) ast.Node {
 func joined(file *ast.File, problems []Error) error {
 	var located []error
 	for _, problem := range problems {
-		if node := lookup(file, problem.Path); node != nil {
+		node := lookup(file, problem.Path)
+		if parent := parentOf(problem.Path); node == nil && inElement(parent) {
+			node = lookup(file, parent) // a field that is missing there
+		}
+		if node != nil {
 			problem.Line = node.GetToken().Position.Line
 		}
 		located = append(located, &problem)
 	}
 	return errors.Join(located...)
+}
+
+// inElement reports whether a path leads to an element of a list or mapping,
+// whose fields have no defaults.
+func inElement(path string) bool {
+	return strings.HasSuffix(path, "]") || strings.HasPrefix(path, "readiness.profiles.")
 }
 
 // locate turns the decoder's error into one line with line and path.
@@ -138,7 +168,7 @@ func locate(file *ast.File, err error) error {
 	var mistyped *yaml.TypeError
 	switch {
 	case errors.As(err, &unknown):
-		problem.Message = "unknown field" + suggest(at.Value, problem.Path)
+		problem.Message = "unknown field" + Suggest(at.Value, fieldsAt(reflect.TypeFor[Config](), parentOf(problem.Path)))
 	case errors.As(err, &mistyped):
 		problem.Message = fmt.Sprintf("%q does not fit: want %s", at.Value, kindName(mistyped.DstType))
 	}
@@ -176,37 +206,45 @@ func pathOf(file *ast.File, at *token.Token) string {
 	return strings.TrimPrefix(strings.TrimPrefix(search.path, "$"), ".")
 }
 
-// suggest names the field that a typing mistake was meant to be.
-func suggest(name, path string) string {
-	parent, _, _ := cutLast(path)
-	known := fieldsAt(reflect.TypeFor[Config](), parent)
-	for _, field := range known {
-		if strings.EqualFold(field, name) || distance(strings.ToLower(field), strings.ToLower(name)) <= 2 {
-			return fmt.Sprintf("; did you mean %s?", field)
+// Suggest ends the sentence about a word that is not known: with the word that
+// the typing mistake was meant to be, or with all that there are.
+func Suggest(word string, known []string) string {
+	nearest, least := "", 3
+	for _, candidate := range known {
+		if d := distance(strings.ToLower(candidate), strings.ToLower(word)); d < least {
+			nearest, least = candidate, d
 		}
 	}
-	return fmt.Sprintf("; there are %s", strings.Join(known, ", "))
-}
-
-func cutLast(path string) (parent, last string, found bool) {
-	i := strings.LastIndex(path, ".")
-	if i < 0 {
-		return "", path, false
+	if nearest != "" {
+		return fmt.Sprintf("; did you mean %s?", nearest)
 	}
-	return path[:i], path[i+1:], true
+	return "; there are " + strings.Join(known, ", ")
 }
 
-// fieldsAt lists the fields of the section at a path.
+// parentOf cuts the last part off a path.
+func parentOf(path string) string { return path[:max(strings.LastIndex(path, "."), 0)] }
+
+// fieldsAt lists the fields of the section at a path: of web, of
+// readiness.rules[0] and of readiness.profiles.gpu.
 func fieldsAt(of reflect.Type, path string) []string {
-	var names []string
 	section, rest, _ := strings.Cut(path, ".")
+	section, _, _ = strings.Cut(section, "[")
+	switch of.Kind() {
+	case reflect.Slice:
+		return fieldsAt(of.Elem(), path)
+	case reflect.Map:
+		return fieldsAt(of.Elem(), rest)
+	case reflect.Struct:
+	default:
+		return nil
+	}
+	var names []string
 	for _, field := range reflect.VisibleFields(of) {
 		name := field.Tag.Get("yaml")
-		if path == "" {
-			names = append(names, name)
-		} else if name == section && field.Type.Kind() == reflect.Struct {
+		if path != "" && name == section {
 			return fieldsAt(field.Type, rest)
 		}
+		names = append(names, name)
 	}
 	return names
 }
@@ -241,6 +279,8 @@ func kindName(of reflect.Type) string {
 		return "a string"
 	case of.Kind() == reflect.Slice:
 		return "a list"
+	case of.Kind() == reflect.Struct, of.Kind() == reflect.Map:
+		return "a section"
 	default:
 		return "a " + of.Kind().String()
 	}

@@ -16,6 +16,20 @@ func anyURI(uri string) error {
 	return errors.New("want a qemu URI")
 }
 
+func known() Known {
+	return Known{
+		URI: anyURI,
+		Expression: func(expression string) error {
+			if strings.Contains(expression, "facts.") {
+				return nil
+			}
+			return errors.New("line 1, column 1: no facts")
+		},
+		Profiles: []string{"kubevirt", "libvirt"},
+		Checks:   []string{"kvm/device", "kvm/nested", "iommu/firmware", "vfio/driver", "memory/hugepages*"},
+	}
+}
+
 func TestParseRefusesWithLineAndPath(t *testing.T) {
 	for name, test := range map[string]struct{ in, want string }{
 		"a misspelt field": {
@@ -78,13 +92,92 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"telemetry:\n  budget: 10s\n",
 			"telemetry.callTimeout: 5s: want the budget (10s) to 10m",
 		},
+		"an unknown profile": {
+			"readiness: {profile: libvrit}\n",
+			`line 1: readiness.profile: "libvrit": unknown profile; did you mean libvirt?`,
+		},
+		"an unknown base": {
+			"readiness:\n  profiles:\n    gpu: {base: bare}\n",
+			`line 3: readiness.profiles.gpu.base: "bare": unknown profile; there are kubevirt, libvirt, gpu`,
+		},
+		"no base": {
+			"readiness:\n  profiles:\n    gpu:\n      skipped: [kvm/nested]\n",
+			`line 4: readiness.profiles.gpu.base: "": unknown profile; there are kubevirt, libvirt, gpu`,
+		},
+		"bases in a circle": {
+			"readiness:\n  profiles:\n    a: {base: b}\n    b: {base: c}\n    c: {base: b}\n",
+			"line 4: readiness.profiles.b.base: a circle: b, c, b\nline 5: readiness.profiles.c.base: a circle: c, b, c",
+		},
+		"a profile that is its own base": {
+			"readiness: {profiles: {a: {base: a}}}\n",
+			"line 1: readiness.profiles.a.base: a circle: a, a",
+		},
+		"a built-in profile made anew": {
+			"readiness:\n  profiles:\n    libvirt: {base: kubevirt}\n",
+			"line 3: readiness.profiles.libvirt: libvirt is a built-in profile: give yours another name, and base: libvirt",
+		},
+		"a profile given twice": {
+			"readiness:\n  profiles:\n    a: {base: libvirt}\n    a: {base: kubevirt}\n",
+			`line 4: mapping key "a" already defined at [3:5]`,
+		},
+		"a profile's odd name": {
+			"readiness:\n  profiles:\n    My profile: {base: libvirt}\n",
+			`line 3: readiness.profiles.'My profile': "My profile": want a name of small letters, digits and dashes`,
+		},
+		"a check that is none": {
+			"readiness:\n  profiles:\n    a:\n      base: libvirt\n      required:\n      - kvm/device\n      - kvm/devise\n",
+			`line 7: readiness.profiles.a.required[1]: "kvm/devise": no such check; did you mean kvm/device?`,
+		},
+		"a pattern that matches nothing": {
+			"readiness: {profiles: {a: {base: libvirt, skipped: [gpu/*]}}}\n",
+			`line 1: readiness.profiles.a.skipped[0]: "gpu/*": no such check; there are kvm/device, kvm/nested, iommu/firmware, vfio/driver, memory/hugepages*`,
+		},
+		"a pattern that is none": {
+			"readiness: {profiles: {a: {base: libvirt, skipped: ['kvm/[']}}}\n",
+			`line 1: readiness.profiles.a.skipped[0]: "kvm/[": not a pattern: syntax error in pattern`,
+		},
+		"a check at two levels": {
+			"readiness: {profiles: {a: {base: libvirt, required: ['kvm/*'], skipped: ['kvm/*']}}}\n",
+			`line 1: readiness.profiles.a.skipped[0]: "kvm/*" is in required already`,
+		},
+		"a misspelt field of a profile": {
+			"readiness:\n  profiles:\n    a:\n      require: []\n",
+			"line 4: readiness.profiles.a.require: unknown field; did you mean required?",
+		},
+		"a misspelt field of a rule": {
+			"readiness:\n  rules:\n  - name: a\n    fix: b\n",
+			"line 4: readiness.rules[0].fix: unknown field; there are name, expression, reason, message, remedy, level",
+		},
+		"a mistake in an expression": {
+			"readiness:\n  rules:\n  - name: a\n    expression: 1 + 1\n    reason: A1\n    message: a\n    remedy: b\n    level: optional\n",
+			"line 4: readiness.rules[0].expression: line 1, column 1: no facts",
+		},
+		"a rule without anything": {
+			"readiness:\n  rules:\n  - name: a\n    expression: facts.a\n",
+			`line 3: readiness.rules[0].reason: "": want one word in CamelCase, such as TooFewPages
+line 3: readiness.rules[0].message: want what is said when the rule does not hold, on one line
+line 3: readiness.rules[0].remedy: want what a person can do about it, on one line
+line 3: readiness.rules[0].level: "": want one of [required recommended optional]`,
+		},
+		"two rules of one name": {
+			"readiness:\n  rules:\n  - &a {name: a, expression: facts.a, reason: Aa, message: a, remedy: a, level: optional}\n  - *a\n",
+			"line 4: readiness.rules[1].name: a second rule a",
+		},
+		"a rule's odd name": {
+			"readiness: {rules: [{name: a/b, expression: facts.a, reason: Aa, message: a, remedy: a, level: skipped}]}\n",
+			"line 1: readiness.rules[0].name: \"a/b\": want small letters, digits and dashes\nline 1: readiness.rules[0].level: \"skipped\": want one of [required recommended optional]",
+		},
+		"a list for a mapping": {
+			"readiness:\n  profiles: [a]\n",
+			"line 2: readiness.profiles: sequence was used where mapping is expected",
+		},
 		"two mistakes at once": {
 			"log:\n  level: loud\n  format: xml\n",
 			"line 2: log.level: \"loud\": want one of [debug info warn error]\nline 3: log.format: \"xml\": want one of [auto text json]",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := Parse([]byte(test.in), anyURI)
+			_, err := Parse([]byte(test.in), known())
 			if err == nil {
 				t.Fatal("accepted")
 			}
@@ -104,7 +197,7 @@ func TestParseFillsInDefaults(t *testing.T) {
 		"empty sections":    "web: {}\ntelemetry: {}\n",
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := Parse([]byte(in), anyURI)
+			got, err := Parse([]byte(in), known())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -118,15 +211,49 @@ func TestParseFillsInDefaults(t *testing.T) {
 func TestPrintedConfigurationParsesToItself(t *testing.T) {
 	want := Default()
 	want.Telemetry.LibvirtURIs = []string{"qemu:///system", "qemu+unix:///system?socket=/run/a b"}
+	example := Example()
+	want.Readiness.Profiles, want.Readiness.Rules, want.Readiness.Profile = example.Profiles, example.Rules, "gpu"
 	text, err := Print(want)
 	if err != nil {
 		t.Fatal(err)
 	}
-	got, err := Parse(text, anyURI)
+	got, err := Parse(text, known())
 	if err != nil {
 		t.Fatalf("%v\n%s", err, text)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// TestPrintedExamplesAreValid takes the comment sign off the examples.
+func TestPrintedExamplesAreValid(t *testing.T) {
+	text, err := Print(Default())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var example strings.Builder
+	example.WriteString("readiness:\n")
+	within := false
+	for line := range strings.Lines(string(text)) {
+		body, comment := strings.CutPrefix(line, "  # ")
+		switch {
+		case comment && (body == "profiles:\n" || body == "rules:\n"):
+			within = true
+			fallthrough
+		case comment && within:
+			example.WriteString("  " + body)
+		default:
+			within = false
+		}
+	}
+	config, err := Parse([]byte(example.String()), known())
+	if err != nil {
+		t.Fatalf("%v\n%s", err, example.String())
+	}
+	want := Default().Readiness
+	want.Profiles, want.Rules = Example().Profiles, Example().Rules
+	if diff := cmp.Diff(want, config.Readiness); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -138,8 +265,12 @@ func TestEveryFieldIsDocumented(t *testing.T) {
 			if !strings.HasSuffix(field.Tag.Get("doc"), ".") || field.Tag.Get("yaml") == "" {
 				t.Errorf("%s.%s: want a yaml name and a doc of whole sentences", of.Name(), field.Name)
 			}
-			if field.Type.Kind() == reflect.Struct {
-				walk(field.Type)
+			inner := field.Type
+			if inner.Kind() == reflect.Slice || inner.Kind() == reflect.Map {
+				inner = inner.Elem()
+			}
+			if inner.Kind() == reflect.Struct {
+				walk(inner)
 			}
 		}
 	}
@@ -150,13 +281,14 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte("web:\n  listenAddress: :9477\n"))
 	f.Add([]byte("telemetry: {libvirtURIs: [qemu:///system], budget: 1s}\n---\n"))
 	f.Add([]byte("a: &x [*x]\n"))
+	f.Add([]byte("readiness: {profiles: {a: {base: b, skipped: ['kvm/*']}, b: {base: a}}, rules: [{name: c}]}\n"))
 	f.Add([]byte("0\n---"))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		config, err := Parse(data, anyURI)
+		config, err := Parse(data, known())
 		if err != nil {
 			return
 		}
-		if problems := Validate(config, anyURI); len(problems) > 0 {
+		if problems := Validate(config, known()); len(problems) > 0 {
 			t.Errorf("accepted in spite of %v", problems)
 		}
 	})

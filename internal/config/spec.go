@@ -26,7 +26,29 @@ type Telemetry struct {
 
 // Readiness configures the check.
 type Readiness struct {
-	Interval time.Duration `yaml:"interval" doc:"Time between two checks of the host."`
+	Interval time.Duration      `yaml:"interval" doc:"Time between two checks of the host."`
+	Profile  string             `yaml:"profile" doc:"Which kind of node this is, and so what it needs: kubevirt, libvirt, sriov, confidential, or one of the profiles below. Flag of check: --profile."`
+	Profiles map[string]Profile `yaml:"profiles" doc:"Profiles of your own, by name."`
+	Rules    []Rule             `yaml:"rules" doc:"Checks of your own, asked in every profile."`
+}
+
+// Profile says what a kind of node needs.
+type Profile struct {
+	Base        string   `yaml:"base" doc:"The profile that decides what this one does not name."`
+	Required    []string `yaml:"required" doc:"Checks without which VMs cannot run, by name (area/check) or pattern. * stands for any text without a slash. A name goes before a pattern, and a longer pattern before a shorter one. docs/checks.md lists the checks; a rule is rule/NAME."`
+	Recommended []string `yaml:"recommended" doc:"Checks without which VMs run, but not as they should."`
+	Optional    []string `yaml:"optional" doc:"Checks that matter to some VMs only."`
+	Skipped     []string `yaml:"skipped" doc:"Checks that nobody asks for."`
+}
+
+// Rule is a check of the user's own.
+type Rule struct {
+	Name       string `yaml:"name" doc:"The finding is rule/NAME: small letters, digits and dashes."`
+	Expression string `yaml:"expression" doc:"What must hold, in CEL (cel.dev), about facts: what nodeagent check -o json shows there, by the same names. Of a value that could be read, ask .value. What could not be read makes the finding Unknown, unless the expression does not depend on it; ask has(FACT.FIELD) before a field that may be missing. In YAML, put it between single quotes."`
+	Reason     string `yaml:"reason" doc:"One word for the cause when it does not hold, in CamelCase."`
+	Message    string `yaml:"message" doc:"What is said when it does not hold."`
+	Remedy     string `yaml:"remedy" doc:"What a person can do about it."`
+	Level      string `yaml:"level" doc:"What it means: required, recommended or optional. A profile may say otherwise."`
 }
 
 // Log configures the log.
@@ -45,7 +67,29 @@ func Default() Config {
 			CallTimeout: 5 * time.Second,
 			MaxAge:      time.Minute,
 		},
-		Readiness: Readiness{Interval: time.Minute},
+		Readiness: Readiness{Interval: time.Minute, Profile: "kubevirt", Profiles: map[string]Profile{}, Rules: []Rule{}},
 		Log:       Log{Level: "info", Format: "auto"},
+	}
+}
+
+// Example returns profiles and rules that show how they are written. Print
+// puts them beside those fields, as comments.
+func Example() Readiness {
+	return Readiness{
+		Profiles: map[string]Profile{"gpu": {
+			Base:        "kubevirt",
+			Required:    []string{"iommu/*", "vfio/driver", "rule/small-pages"},
+			Recommended: []string{"memory/hugepages-1Gi"},
+			Optional:    []string{},
+			Skipped:     []string{"kvm/nested"},
+		}},
+		Rules: []Rule{{
+			Name:       "small-pages",
+			Expression: "facts.memory.hugepages.value.exists(p, p.sizeKiB == 2048 && p.free.value >= 512)",
+			Reason:     "TooFewSmallPages",
+			Message:    "fewer than 512 huge pages of 2 MiB are free",
+			Remedy:     "raise vm.nr_hugepages in /etc/sysctl.d, or move a VM away",
+			Level:      "recommended",
+		}},
 	}
 }

@@ -8,8 +8,16 @@ import (
 	"time"
 )
 
+// Known is what a configuration may name, and other packages know.
+type Known struct {
+	URI        func(string) error // judges a libvirt URI
+	Expression func(string) error // judges a rule's expression
+	Profiles   []string           // the built-in ones
+	Checks     []string           // "area/check"; a name may end in *
+}
+
 // Validate returns what is wrong with a configuration, lines not filled in.
-func Validate(config Config, checkURI func(string) error) []Error {
+func Validate(config Config, known Known) []Error {
 	var problems []Error
 	bad := func(path, format string, args ...any) {
 		problems = append(problems, Error{Path: path, Message: fmt.Sprintf(format, args...)})
@@ -19,7 +27,7 @@ func Validate(config Config, checkURI func(string) error) []Error {
 	}
 	telemetry := config.Telemetry
 	for i, uri := range telemetry.LibvirtURIs {
-		if err := checkURI(uri); err != nil {
+		if err := known.URI(uri); err != nil {
 			bad(fmt.Sprintf("telemetry.libvirtURIs[%d]", i), "%v", err)
 		}
 	}
@@ -41,7 +49,7 @@ func Validate(config Config, checkURI func(string) error) []Error {
 	if formats := []string{"auto", "text", "json"}; !slices.Contains(formats, config.Log.Format) {
 		bad("log.format", "%q: want one of %v", config.Log.Format, formats)
 	}
-	return problems
+	return append(problems, validateReadiness(config.Readiness, known)...)
 }
 
 func checkAddress(address string) error {

@@ -11,13 +11,13 @@ const (
 
 func checksOfMemory() []Check {
 	return []Check{
-		{"memory", "hugepages*", Optional, "Are huge pages of each size set aside and free?", "/sys/kernel/mm/hugepages, /sys/devices/system/node"},
-		{"memory", "balance", Recommended, "Has each NUMA node its share of the huge pages?", "/sys/devices/system/node/node*/hugepages"},
-		{"memory", "numa", Optional, "Which NUMA nodes are there?", "/sys/devices/system/node"},
-		{"memory", "thp", Optional, "May the kernel use huge pages by itself?", "/sys/kernel/mm/transparent_hugepage"},
-		{"memory", "ksm", Optional, "If the kernel merges VMs' pages, does it leave them on their NUMA node?", "/sys/kernel/mm/ksm"},
-		{"memory", "overcommit", Recommended, "May a VM ask for memory before it uses it?", "/proc/sys/vm/overcommit_memory"},
-		{"memory", "swap", Optional, "Is all memory of VMs in RAM?", "/proc/meminfo"},
+		{"memory", "hugepages*", Optional, "Are huge pages of each size set aside and free?", "/sys/kernel/mm/hugepages, /sys/devices/system/node", []Reason{NoHugepages, NoHugepagesFree, HugepagesUnsupported}},
+		{"memory", "balance", Recommended, "Has each NUMA node its share of the huge pages?", "/sys/devices/system/node/node*/hugepages", []Reason{HugepagesLopsided}},
+		{"memory", "numa", Optional, "Which NUMA nodes are there?", "/sys/devices/system/node", nil},
+		{"memory", "thp", Optional, "May the kernel use huge pages by itself?", "/sys/kernel/mm/transparent_hugepage", []Reason{THPDisabled}},
+		{"memory", "ksm", Optional, "If the kernel merges VMs' pages, does it leave them on their NUMA node?", "/sys/kernel/mm/ksm", []Reason{KSMAcrossNodes}},
+		{"memory", "overcommit", Recommended, "May a VM ask for memory before it uses it?", "/proc/sys/vm/overcommit_memory", []Reason{OvercommitStrict}},
+		{"memory", "swap", Optional, "Is all memory of VMs in RAM?", "/proc/meminfo", []Reason{SwapInUse}},
 	}
 }
 

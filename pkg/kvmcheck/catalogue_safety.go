@@ -17,13 +17,13 @@ const (
 // checksOfSafety asks about TSC and microcode on x86 only.
 func checksOfSafety() []Check {
 	return []Check{
-		{"time", "tsc", Optional, "Does the CPUs' counter run at one rate, always?", "/proc/cpuinfo, /sys/devices/system/cpu/cpu0/tsc_freq_khz"},
-		{"time", "clocksource", Recommended, "Does the kernel tell the time by the CPUs' counter?", clocksourceDir},
-		{"safety", "mitigations", Recommended, "Are the CPUs' known flaws mitigated for VMs?", vulnerabilitiesDir},
-		{"safety", "smt", Recommended, "Are VMs safe from each other on hyperthreads?", vulnerabilitiesDir + ", " + smtDir},
-		{"safety", "microcode", Recommended, "Have all CPUs the same microcode?", "/proc/cpuinfo"},
-		{"safety", "lockdown", Optional, "Does the kernel let BPF programs read it?", securityDir + "/lockdown"},
-		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled},
+		{"time", "tsc", Optional, "Does the CPUs' counter run at one rate, always?", "/proc/cpuinfo, /sys/devices/system/cpu/cpu0/tsc_freq_khz", []Reason{TSCNotInvariant}},
+		{"time", "clocksource", Recommended, "Does the kernel tell the time by the CPUs' counter?", clocksourceDir, []Reason{ClocksourceNotTSC, TSCUnstable}},
+		{"safety", "mitigations", Recommended, "Are the CPUs' known flaws mitigated for VMs?", vulnerabilitiesDir, []Reason{CPUVulnerable, MitigationUnknown}},
+		{"safety", "smt", Recommended, "Are VMs safe from each other on hyperthreads?", vulnerabilitiesDir + ", " + smtDir, []Reason{SMTVulnerable}},
+		{"safety", "microcode", Recommended, "Have all CPUs the same microcode?", "/proc/cpuinfo", []Reason{MicrocodeHidden, MicrocodeDiffers}},
+		{"safety", "lockdown", Optional, "Does the kernel let BPF programs read it?", securityDir + "/lockdown", []Reason{KernelConfidential}},
+		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled, []Reason{VMsNotConfined}},
 	}
 }
 

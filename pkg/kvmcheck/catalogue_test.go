@@ -68,6 +68,16 @@ func TestEveryReasonIsExplainedOnce(t *testing.T) {
 	}
 }
 
+// declares fails the test for a finding with a reason that its check does not
+// have among its own.
+func declares(t *testing.T, finding Finding) {
+	t.Helper()
+	i := slices.IndexFunc(Checks(), func(c Check) bool { return c.Covers(finding) })
+	if i < 0 || (finding.Reason != "" && finding.Reason != ReadFailed && !slices.Contains(Checks()[i].Reasons, finding.Reason)) {
+		t.Errorf("%s gives %s, which is not among its reasons in Checks", finding.Key(), finding.Reason)
+	}
+}
+
 func TestEveryFindingIsACheckInItsPlace(t *testing.T) {
 	for name, facts := range map[string]Facts{"healthy": healthy(), "nothing known": {}} {
 		last := -1
@@ -91,6 +101,55 @@ func TestEveryFindingIsACheckInItsPlace(t *testing.T) {
 			t.Errorf("check %s: twice, or incomplete", key)
 		}
 		seen[key] = true
+	}
+}
+
+func TestTheClosestPatternGrades(t *testing.T) {
+	finding := Finding{Area: "kvm", Check: "nested"}
+	for name, test := range map[string]struct {
+		levels map[string]Level
+		base   map[string]Level
+		want   Level
+	}{
+		"the name before any pattern":            {map[string]Level{"kvm/nested": Required, "kvm/neste?": Skipped, "*/*": Skipped}, nil, Required},
+		"the longest pattern":                    {map[string]Level{"kvm/n*": Required, "kvm/*": Skipped, "*/*": Skipped}, nil, Required},
+		"of equal ones the alphabetically first": {map[string]Level{"kvm/n*": Skipped, "*/neste": Skipped, "*vm/n*": Required, "kv*/n*": Skipped}, nil, Required},
+		"an own pattern before the base's name":  {map[string]Level{"*/*": Required}, map[string]Level{"kvm/nested": Skipped}, Required},
+		"the base's when there is no own":        {map[string]Level{"cpu/*": Skipped}, map[string]Level{"kvm/*": Required}, Required},
+		"a broken pattern matches nothing":       {map[string]Level{"kvm/[": Required}, nil, Optional},
+		"the check's own when nobody says":       {nil, nil, Optional},
+	} {
+		t.Run(name, func(t *testing.T) {
+			for range 20 { // maps have no order
+				profile := Profile{Levels: test.levels, Base: &Profile{Levels: test.base}}
+				if got := profile.level(Checks(), finding); got != test.want {
+					t.Fatalf("got %s, want %s", got, test.want)
+				}
+			}
+		})
+	}
+}
+
+type fixedRule Finding
+
+func (r fixedRule) Judge(Facts) Finding { return Finding(r) }
+
+func TestRulesHaveTheirOwnLevelUnlessTheProfileSaysOtherwise(t *testing.T) {
+	own := fixedRule{Area: AreaOfRules, Check: "own", Status: NotReady, Level: Required}
+	for name, test := range map[string]struct {
+		levels map[string]Level
+		want   Level
+	}{
+		"their own": {nil, Required}, "the profile's": {map[string]Level{"rule/own": Optional}, Optional}, "none": {map[string]Level{"rule/*": Skipped}, ""},
+	} {
+		findings := Evaluate(healthy(), Profile{Levels: test.levels, Rules: []Rule{own}})
+		var got Level
+		if last := findings[len(findings)-1]; last.Key() == "rule/own" {
+			got = last.Level
+		}
+		if got != test.want {
+			t.Errorf("%s: got %q, want %q", name, got, test.want)
+		}
 	}
 }
 

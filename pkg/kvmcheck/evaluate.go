@@ -8,7 +8,7 @@ import (
 )
 
 // Evaluate judges facts for a kind of node. It is pure: the same facts give
-// the same findings, in the order of [Checks].
+// the same findings, in the order of [Checks], then those of the profile's rules.
 func Evaluate(facts Facts, profile Profile) []Finding {
 	return profile.Grade(slices.Concat(
 		evaluateKVM(facts),
@@ -18,6 +18,7 @@ func Evaluate(facts Facts, profile Profile) []Finding {
 		evaluatePassthrough(facts),
 		evaluateSafety(facts),
 		evaluateConfidential(facts),
+		profile.judge(facts),
 	))
 }
 

@@ -46,6 +46,7 @@ func checkCases(t *testing.T, cases map[string]caseOf) {
 				if finding.Key() != test.check {
 					continue
 				}
+				declares(t, finding)
 				if finding.Status != test.status || finding.Reason != test.reason {
 					t.Errorf("got %s %s (%s), want %s %s", finding.Status, finding.Reason, finding.Message, test.status, test.reason)
 				}

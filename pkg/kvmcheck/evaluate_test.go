@@ -156,6 +156,7 @@ func TestEachCauseHasItsReason(t *testing.T) {
 				if finding.Area+"/"+finding.Check != test.check {
 					continue
 				}
+				declares(t, finding)
 				if finding.Status != test.status || finding.Reason != test.reason {
 					t.Errorf("got %s %s (%s), want %s %s", finding.Status, finding.Reason, finding.Message, test.status, test.reason)
 				}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck/rule"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
@@ -24,7 +25,37 @@ type faultBed struct {
 	host       kvmcheck.Host
 	faults     map[string]string
 	operations []string // what a check asks of the machine
+	profile    kvmcheck.Profile
 	before     []kvmcheck.Finding
+}
+
+// ruled is a profile with rules about everything that there is a simple
+// question about: what holds for findings must hold for them.
+func ruled(t *testing.T) kvmcheck.Profile {
+	t.Helper()
+	var profile kvmcheck.Profile
+	for name, expression := range map[string]string{
+		"cpus":    `facts.cpu.info.value.extension != "" && facts.cpu.info.value.cpus > 0`,
+		"modules": `"kvm_amd" in facts.kvm.modules.value`,
+		"nested":  `facts.kvm.modules.value.exists(m, m in facts.kvm.nested && facts.kvm.nested[m].value)`,
+		"proof":   `facts.kvm.proof.step == "done"`,
+		"tun":     `facts.devices.tun.state == "opened"`,
+		"pages":   `facts.memory.hugepages.value.all(p, p.free.value > 0)`,
+		"nodes":   `facts.memory.numa.value.size() == 2`,
+		"groups":  `facts.iommu.groups.value.size() > 0 || facts.iommu.tables.value.size() > 0`,
+		"vfio":    `facts.vfio.driver.value && facts.vfio.iommufd.value`,
+		"vfs":     `facts.sriov.pfs.value.exists(p, p.numVFs > 0)`,
+		"devices": `facts.pci.devices.value.filter(d, d.class == "0200").size() > 1`,
+		"cgroup":  `facts.cgroup.version.value == 2 && "memory" in facts.cgroup.controllers.value`,
+		"product": `facts.host.product.value.vendor == "QEMU"`,
+	} {
+		compiled, err := rule.Compile(rule.Source{Name: name, Expression: expression, Reason: "Own", Message: "it is not so"})
+		if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		profile.Rules = append(profile.Rules, compiled)
+	}
+	return profile
 }
 
 func newFaultBed(t *testing.T, name string) *faultBed {
@@ -32,7 +63,7 @@ func newFaultBed(t *testing.T, name string) *faultBed {
 	root, host := hosttest.OpenHost(t, name)
 	recording, recorder := root.Record()
 	kvmcheck.Collect(t.Context(), kvmcheck.Host{Root: recording, Devices: host.Devices})
-	bed := &faultBed{host: host, faults: root.Recording().Faults, operations: recorder.Operations()}
+	bed := &faultBed{host: host, faults: root.Recording().Faults, operations: recorder.Operations(), profile: ruled(t)}
 	if len(bed.operations) < 30 {
 		t.Fatalf("a check asks for %d things only: %v", len(bed.operations), bed.operations)
 	}
@@ -43,7 +74,8 @@ func newFaultBed(t *testing.T, name string) *faultBed {
 func (b *faultBed) check(t *testing.T) []kvmcheck.Finding {
 	t.Helper()
 	begun := time.Now()
-	findings := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), b.host), kvmcheck.Profile{})
+	findings := kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), b.host), b.profile)
+	declared(t, findings)
 	if took := time.Since(begun); took > kvmcheck.Deadline {
 		t.Errorf("the check took %v", took)
 	}

@@ -43,6 +43,7 @@ func TestRecordedHosts(t *testing.T) {
 	for name, path := range hosttest.Hosts(t) {
 		t.Run(name, func(t *testing.T) {
 			report := hosttest.Report(t, path).Report
+			declared(t, report.Findings)
 			var got bytes.Buffer
 			if err := (kvmcheck.Table{Width: 120}).Write(&got, report); err != nil {
 				t.Fatal(err)

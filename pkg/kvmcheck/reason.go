@@ -39,21 +39,21 @@ const (
 
 // Cause explains a reason to a person, beyond the one line of a finding.
 type Cause struct {
-	Reason  Reason
-	Meaning string
-	Fixes   []Fix // the likely one first
+	Reason  Reason `json:"reason"`
+	Meaning string `json:"meaning"`
+	Fixes   []Fix  `json:"fixes"` // the likely one first
 }
 
 // Fix is what a person can do about a cause.
 type Fix struct {
-	On string // where it applies: "Debian, Ubuntu", "a container"; empty is everywhere
-	Do string // a command or an instruction
+	On string `json:"on,omitempty"` // where it applies: "Debian, Ubuntu", "a container"; empty is everywhere
+	Do string `json:"do"`           // a command or an instruction
 }
 
 // Causes explains every reason, in alphabetical order.
 func Causes() []Cause {
 	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfFirmware(), causesOfMemory(), causesOfResources(),
-		causesOfPassthrough(), causesOfGroups(), causesOfSafety(), causesOfConfidential())
+		causesOfPassthrough(), causesOfGroups(), causesOfSafety(), causesOfConfidential(), causesOfRules())
 	slices.SortFunc(causes, func(a, b Cause) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
 	return causes
 }

@@ -23,7 +23,7 @@ type Report struct {
 // a version of the agent.
 func NewReport(facts Facts, profile Profile, agent string, at time.Time) Report {
 	findings := Evaluate(facts, profile)
-	return Report{Agent: agent, Time: at, Profile: cmp.Or(profile.Name, "kubevirt"), Verdict: Verdict(findings), Findings: findings, Facts: facts}
+	return Report{Agent: agent, Time: at, Profile: cmp.Or(profile.Name, DefaultProfile), Verdict: Verdict(findings), Findings: findings, Facts: facts}
 }
 
 // Reasons lists why the verdict is not Ready: the reasons of what is required
@@ -109,13 +109,13 @@ func (t Table) row(out *strings.Builder, row [3]string, widths [3]int, colour, d
 // detail is the message with its reason, then the remedy, wrapped.
 func (t Table) detail(finding Finding, indent int) []string {
 	width := max(t.Width-indent, minDetail)
-	message := printable(finding.Message)
+	message := Printable(finding.Message)
 	if finding.Reason != "" {
 		message = string(finding.Reason) + ": " + message
 	}
 	lines := wrap(message, width)
 	if finding.Remedy != "" {
-		lines = append(lines, wrap("fix: "+printable(finding.Remedy), width)...)
+		lines = append(lines, wrap("fix: "+Printable(finding.Remedy), width)...)
 	}
 	return lines
 }
@@ -164,8 +164,8 @@ func (t Table) paint(colour, text string) string {
 	return "\x1b[" + colour + "m" + text + "\x1b[0m"
 }
 
-// printable keeps what a hostile file could say from steering the terminal.
-func printable(text string) string {
+// Printable keeps what a hostile file could say from steering the terminal.
+func Printable(text string) string {
 	return strings.Map(func(r rune) rune {
 		if r < ' ' || r == 0x7f || (r >= 0x80 && r < 0xa0) {
 			return '?'
