@@ -16,7 +16,7 @@ type Check struct {
 
 // Checks lists every check, in the order of a report.
 func Checks() []Check {
-	return slices.Concat(checksOfKVM(), checksOfResources(), checksOfPassthrough())
+	return slices.Concat(checksOfKVM(), checksOfSurvey(), checksOfDevices(), checksOfResources(), checksOfPassthrough())
 }
 
 func checksOfKVM() []Check {
@@ -25,6 +25,11 @@ func checksOfKVM() []Check {
 		{"kvm", "module", Required, "Is KVM loaded or built in?", "/sys/module/kvm*"},
 		{"kvm", "device", Required, "Does a guest of a few instructions run?", "/dev/kvm: KVM_GET_API_VERSION to KVM_RUN"},
 		{"kvm", "nested", Optional, "Can VMs run VMs themselves?", "/sys/module/kvm_*/parameters/nested"},
+	}
+}
+
+func checksOfDevices() []Check {
+	return []Check{
 		{"devices", "tun", Required, "Can network interfaces for VMs be made?", "/dev/net/tun, opened"},
 		{"devices", "vhost-net", Required, "Can the kernel move VMs' network traffic?", "/dev/vhost-net, opened"},
 	}

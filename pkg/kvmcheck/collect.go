@@ -37,10 +37,12 @@ func Open(root *hostfs.Root) (Host, error) {
 func Collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
+	survey := host.Devices.SurveyKVM()
 	return Facts{
-		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
-		CPU:  CPUFacts{Info: collectCPU(root)},
-		KVM:  collectKVM(ctx, host),
+		Host:   HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
+		CPU:    CPUFacts{Info: collectCPU(root)},
+		KVM:    collectKVM(ctx, host),
+		Survey: survey,
 		Devices: DeviceFacts{
 			Tun:      host.Devices.Open("/dev/net/tun"),
 			VhostNet: host.Devices.Open("/dev/vhost-net"),
@@ -51,6 +53,8 @@ func Collect(ctx context.Context, host Host) Facts {
 		SRIOV:  collectSRIOV(root),
 		Cgroup: collectCgroup(root),
 		PCI:    PCIInventory{Devices: collectPCI(root)},
+
+		Fingerprint: NewFingerprint(survey),
 	}
 }
 

@@ -12,6 +12,8 @@ type Devices interface {
 	Open(path string) Node
 	// ProveKVM runs a guest of a few instructions on /dev/kvm.
 	ProveKVM(ctx context.Context) Proof
+	// SurveyKVM asks /dev/kvm what it offers to VMs and their CPUs.
+	SurveyKVM() Survey
 }
 
 // NodeState is how a device node answered; the zero value is that nobody can tell.
@@ -43,7 +45,7 @@ const (
 	StepCreateVM   Step = "create-vm"   // KVM_CREATE_VM
 	StepMapMemory  Step = "map-memory"  // KVM_SET_USER_MEMORY_REGION
 	StepCreateVCPU Step = "create-vcpu" // KVM_CREATE_VCPU and its registers
-	StepRun        Step = "run"         // KVM_RUN up to the guest's hlt
+	StepRun        Step = "run"         // KVM_RUN up to the guest's end
 	StepDone       Step = "done"
 )
 
@@ -54,14 +56,20 @@ type Proof struct {
 	Step       Step   `json:"step"` // the step that failed, or StepDone
 	Errno      string `json:"errno,omitempty"`
 	Err        string `json:"error,omitempty"`
-	Exits      int    `json:"exits,omitempty"` // KVM_RUN returns until hlt
+	Exits      int    `json:"exits,omitempty"` // KVM_RUN returns until the guest's end
 	TimedOut   bool   `json:"timedOut,omitempty"`
+	// What KVM itself counted (KVM_GET_STATS_FD) when the guest had ended:
+	// "exits" among others, without those that were zero.
+	VCPUStats Reading[map[string]uint64] `json:"vcpuStats,omitzero"`
+	VMStats   Reading[map[string]uint64] `json:"vmStats,omitzero"`
 }
 
 // answers is the devices' part of a recording.
 type answers struct {
 	Nodes map[string]Node `json:"nodes"`
 	KVM   *Proof          `json:"kvm,omitempty"`
+	// Survey is missing in recordings of agents that did not ask.
+	Survey *Survey `json:"survey,omitempty"`
 }
 
 // recordedDevices replays the answers of a recording.
@@ -92,6 +100,16 @@ func (d *recordedDevices) ProveKVM(context.Context) Proof {
 	return Proof{Node: d.Open(kvmPath), Step: StepOpen, Err: kvmPath + ": not part of this recording"}
 }
 
+func (d *recordedDevices) SurveyKVM() Survey {
+	if d.answers.Survey != nil {
+		return *d.answers.Survey
+	}
+	if proof := d.answers.KVM; proof != nil && (proof.Node.State == NodeAbsent || proof.Node.State == NodeRefused) {
+		return unaskedSurvey(proof.Node) // nobody could have asked
+	}
+	return unaskedSurvey(Node{Path: kvmPath, Err: kvmPath + ": not part of this recording"})
+}
+
 // recordingDevices asks real devices and keeps what they answered.
 type recordingDevices struct {
 	real    Devices
@@ -111,4 +129,10 @@ func (d *recordingDevices) ProveKVM(ctx context.Context) Proof {
 	proof := d.real.ProveKVM(ctx)
 	d.answers.KVM = &proof
 	return proof
+}
+
+func (d *recordingDevices) SurveyKVM() Survey {
+	survey := d.real.SurveyKVM()
+	d.answers.Survey = &survey
+	return survey
 }

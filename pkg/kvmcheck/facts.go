@@ -7,6 +7,7 @@ type Facts struct {
 	Host    HostFacts    `json:"host"`
 	CPU     CPUFacts     `json:"cpu"`
 	KVM     KVMFacts     `json:"kvm"`
+	Survey  Survey       `json:"survey"`
 	Devices DeviceFacts  `json:"devices"`
 	Memory  MemoryFacts  `json:"memory"`
 	IOMMU   IOMMUFacts   `json:"iommu"`
@@ -14,6 +15,8 @@ type Facts struct {
 	SRIOV   SRIOVFacts   `json:"sriov"`
 	Cgroup  CgroupFacts  `json:"cgroup"`
 	PCI     PCIInventory `json:"pci"`
+
+	Fingerprint Reading[Fingerprint] `json:"fingerprint"`
 }
 
 // HostFacts says which machine this is.
