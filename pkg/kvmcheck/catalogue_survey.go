@@ -29,7 +29,7 @@ func checksOfSurvey() []Check {
 
 func causesOfSurvey() []Cause {
 	return []Cause{
-		{VirtualizationInUse, "KVM found the CPU's virtualization enabled by somebody else (KVM_CREATE_VM: EBUSY). Only one hypervisor at a time can have it.", []Fix{
+		{VirtualizationInUse, "KVM could not enable the virtualization of a CPU, because somebody else has enabled it (KVM_CREATE_VM: EBUSY, since Linux 6.12 EIO). Only one hypervisor at a time can have it.", []Fix{
 			{"", "stop VirtualBox, VMware or another hypervisor and unload its module (lsmod | grep -E 'vboxdrv|vmmon')"},
 			{"", "after a crash kernel or a firmware hypervisor: power the machine off and on"},
 		}},

@@ -1,6 +1,9 @@
 package kvmcheck
 
-import "fmt"
+import (
+	"fmt"
+	"slices"
+)
 
 // evaluateProof judges /dev/kvm by what it did, not by its being there.
 func evaluateProof(facts Facts) Finding {
@@ -84,10 +87,10 @@ func reasonOfFailure(proof Proof) Reason {
 			return APIVersionMismatch
 		}
 	case StepCreateVM, StepMapMemory, StepCreateVCPU:
-		switch proof.Errno {
-		case "EBUSY": // the CPU's virtualization is enabled, and not by KVM
-			return VirtualizationInUse
-		case "ENODEV", "ENXIO", "EOPNOTSUPP", "EIO", "EFAULT": // EFAULT: VMXON faulted
+		switch {
+		case proof.Errno == "EBUSY", proof.Errno == "EIO" && proof.Step == StepCreateVM:
+			return VirtualizationInUse // a CPU's is enabled, and not by KVM: EBUSY, since Linux 6.12 EIO
+		case slices.Contains([]string{"ENODEV", "ENXIO", "ENOTSUP", "EIO", "EFAULT"}, proof.Errno): // EFAULT: VMXON faulted
 			return DeviceUnusable
 		}
 	case StepRun:
@@ -106,7 +109,7 @@ func reasonOfFailure(proof Proof) Reason {
 func failureRemedy(reason Reason) string {
 	switch reason {
 	case VirtualizationInUse:
-		return "another hypervisor (VirtualBox, VMware, a second KVM module) holds the CPU's virtualization: stop it and unload its module"
+		return "another hypervisor (VirtualBox, VMware, a second KVM module) holds the CPU's virtualization: stop it and unload its module; dmesg | grep -i 'enabling virtualization' names the CPU"
 	case PermissionDenied:
 		return "a security policy forbids it: look at the audit log (ausearch -m avc; dmesg | grep -i -e apparmor -e denied), and at the container's seccomp profile"
 	case OutOfMemory:

@@ -8,14 +8,14 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-type t0 struct {
+type counter struct {
 	name  string
 	value uint64
 }
 
 // statsFile is what KVM_GET_STATS_FD gives: here the data comes before the
 // descriptors, which the format allows.
-func statsFile(counters ...t0) []byte {
+func statsFile(counters ...counter) []byte {
 	const nameSize, idSize = 48, 48
 	order := binary.NativeEndian
 	count := uint32(len(counters))
@@ -43,7 +43,7 @@ func statsFile(counters ...t0) []byte {
 }
 
 func TestParseStats(t *testing.T) {
-	good := statsFile(t0{"exits", 3}, t0{"halt_exits", 1}, t0{"nmi_window_exits", 0})
+	good := statsFile(counter{"exits", 3}, counter{"halt_exits", 1}, counter{"nmi_window_exits", 0})
 	got, err := parseStats(good)
 	if err != nil {
 		t.Fatal(err)
@@ -184,8 +184,9 @@ func TestEachFailureOfTheProofHasItsReason(t *testing.T) {
 		"the node is another driver's":       {Proof{Step: StepAPIVersion, Errno: "ENOTTY"}, NotReady, DeviceUnusable},
 		"another version":                    {Proof{Step: StepAPIVersion, APIVersion: 11}, NotReady, APIVersionMismatch},
 		"another hypervisor has SVM or VMX":  {Proof{Step: StepCreateVM, Errno: "EBUSY"}, NotReady, VirtualizationInUse},
+		"the same, since Linux 6.12":         {Proof{Step: StepCreateVM, Errno: "EIO"}, NotReady, VirtualizationInUse},
 		"VMXON faults":                       {Proof{Step: StepCreateVM, Errno: "EFAULT"}, NotReady, DeviceUnusable},
-		"virtualization is off in firmware":  {Proof{Step: StepCreateVM, Errno: "EOPNOTSUPP"}, NotReady, DeviceUnusable},
+		"virtualization is off in firmware":  {Proof{Step: StepCreateVM, Errno: "ENOTSUP"}, NotReady, DeviceUnusable},
 		"no memory for a VM":                 {Proof{Step: StepCreateVM, Errno: "ENOMEM"}, NotReady, OutOfMemory},
 		"no descriptor for a VM":             {Proof{Step: StepCreateVM, Errno: "EMFILE"}, Unknown, DescriptorsExhausted},
 		"the host has no descriptors":        {Proof{Step: StepCreateVCPU, Errno: "ENFILE"}, Unknown, DescriptorsExhausted},

@@ -232,9 +232,14 @@ func TestParseMSRList(t *testing.T) {
 
 func FuzzKernelStructures(f *testing.F) {
 	f.Add(cpuidBytes(1, CPUID{Leaf: 7}))
-	f.Add(statsFile(t0{"exits", 3}))
+	f.Add(statsFile(counter{"exits", 3}))
 	f.Add([]byte(`"0x00000007 0x00: eax=0x00000002 ebx=0x00000120 ecx=0x00000000 edx=0x00000000"`))
+	f.Add([]byte(`{"survey":{"capabilities":{"value":[{"name":"HYPERV","value":1}]},"cpuid":{"value":[]},"msrs":{"value":["0x0000010a: 0x0000000000000001"]}}}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
+		if devices, err := parseAnswers(data); err == nil {
+			survey := devices.SurveyKVM()
+			_ = evaluateSurvey(Facts{Survey: survey, Fingerprint: NewFingerprint(survey)})
+		}
 		if leaves, err := parseCPUID(data); err == nil {
 			survey := healthySurvey()
 			survey.CPUID.Value = leaves
