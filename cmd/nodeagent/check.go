@@ -32,6 +32,7 @@ type checkOptions struct {
 	output   string
 	profile  string
 	explain  string
+	compare  string
 	watch    bool
 	interval time.Duration
 }
@@ -52,14 +53,21 @@ read). What is not ready says why, and what to do; --explain says more of a
 reason. What a node needs depends on its --profile: kubevirt, libvirt, sriov,
 confidential, or one of the configuration file, which can also add checks.
 
-Exit status: 0 the host is ready, 1 it is not, 2 nobody can tell or check failed.`,
+--compare says instead how this host and another differ in what VMs can see of
+their CPUs, and in which direction live migration is safe: from A to B when
+everything that a guest of A may have seen exists on B. The other host is a
+report made there by check -o json, or a recording made by capture.
+
+Exit status: 0 the host is ready, 1 it is not, 2 nobody can tell or check failed;
+with --compare: 0 safe both ways, 1 unsafe at least one way, 2 nobody can tell.`,
 		Example: `  nodeagent check
   nodeagent check --profile sriov
   nodeagent check --explain NestedNotExposed
   nodeagent check --watch                   until Ctrl-C
   nodeagent check -o json | jq .findings
   nodeagent check --root /host              the host's / mounted in a container
-  nodeagent check --root node7.tar.gz       a host recorded by nodeagent capture`,
+  nodeagent check --root node7.tar.gz       a host recorded by nodeagent capture
+  nodeagent check --compare node8.json      can VMs migrate between here and node8`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return options.run(cmd.Context(), cmd.OutOrStdout()) },
 	}
@@ -69,10 +77,11 @@ Exit status: 0 the host is ready, 1 it is not, 2 nobody can tell or check failed
 	flags.StringVar(&options.root, "root", "/", "root of the host to look at: a directory, or a recording")
 	flags.StringVar(&options.profile, "profile", "", "kind of node to judge for (default: the configuration's, "+kvmcheck.DefaultProfile+")")
 	flags.StringVar(&options.explain, "explain", "", "say what a reason means and what to do, and check nothing")
+	flags.StringVar(&options.compare, "compare", "", "report or recording of another host to compare with, for live migration")
 	flags.BoolVar(&options.watch, "watch", false, "check again and again: redraw on a terminal, print changes elsewhere")
 	flags.DurationVar(&options.interval, "interval", 5*time.Second, "time between two checks of --watch")
 	addOutputFlag(cmd, &options.output)
-	cmd.MarkFlagsMutuallyExclusive("explain", "watch")
+	cmd.MarkFlagsMutuallyExclusive("explain", "watch", "compare")
 	complete(cmd, "explain", completeReasons())
 	complete(cmd, "profile", profileNames(nil))
 	return cmd
@@ -92,6 +101,9 @@ func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 	if o.explain != "" {
 		return explain(out, o.output, o.explain, effective.Readiness.Rules)
 	}
+	if o.compare != "" {
+		return runCompare(ctx, out, o.root, o.compare, o.output)
+	}
 	if o.profile != "" {
 		effective.Readiness.Profile = o.profile
 	}
@@ -103,7 +115,12 @@ func (o *checkOptions) run(ctx context.Context, out io.Writer) error {
 	if err != nil {
 		return err
 	}
-	switch report.Verdict {
+	return exitFor(report.Verdict)
+}
+
+// exitFor is the exit status of a verdict.
+func exitFor(verdict kvmcheck.Status) error {
+	switch verdict {
 	case kvmcheck.Ready:
 		return nil
 	case kvmcheck.NotReady:

@@ -29,18 +29,23 @@ func matches(pattern, key string) bool {
 
 // Checks lists every check, in the order of a report.
 func Checks() []Check {
-	return slices.Concat(checksOfKVM(), checksOfFirmware(), checksOfMemory(), checksOfResources(),
-		checksOfPassthrough(), checksOfSafety(), checksOfConfidential())
+	return slices.Concat(checksOfKVM(), checksOfSurvey(), checksOfDevices(), checksOfFirmware(), checksOfMemory(),
+		checksOfResources(), checksOfPassthrough(), checksOfSafety(), checksOfConfidential())
 }
 
 func checksOfKVM() []Check {
 	return []Check{
-		{"cpu", "virtualization", Required, "Do all CPUs have hardware virtualization?", "/proc/cpuinfo", []Reason{CPUFlagMissing, CPUFlagPartial, NestedNotExposed, FlagUndefined}},
+		{"cpu", "virtualization", Required, "Do all CPUs have hardware virtualization?", "/proc/cpuinfo", []Reason{CPUFlagMissing, CPUFlagPartial, NestedNotExposed, FlagUndefined, DisabledInFirmware, FirmwareDiffers}},
 		{"kvm", "module", Required, "Is KVM loaded or built in?", "/sys/module/kvm*", []Reason{ModuleNotLoaded}},
-		{"kvm", "device", Required, "Does a guest of a few instructions run?", "/dev/kvm: KVM_GET_API_VERSION to KVM_RUN", []Reason{DeviceMissing, PermissionDenied, DeviceBusy, DeviceUnusable, APIVersionMismatch, OutOfMemory, GuestFailed, GuestTimeout, ProofNotImplemented}},
+		{"kvm", "device", Required, "Does a guest of a few instructions run?", "/dev/kvm: KVM_GET_API_VERSION to KVM_RUN", []Reason{DeviceMissing, PermissionDenied, DeviceBusy, DeviceUnusable, VirtualizationInUse, DescriptorsExhausted, APIVersionMismatch, OutOfMemory, GuestFailed, GuestTimeout, ProofNotImplemented}},
 		{"kvm", "nested", Optional, "Can VMs run VMs themselves?", "/sys/module/kvm_*/parameters/nested", []Reason{NestedDisabled}},
-		{"devices", "tun", Required, "Can network interfaces for VMs be made?", "/dev/net/tun, opened", []Reason{DeviceMissing, PermissionDenied, DeviceBusy, DeviceUnusable}},
-		{"devices", "vhost-net", Required, "Can the kernel move VMs' network traffic?", "/dev/vhost-net, opened", []Reason{DeviceMissing, PermissionDenied, DeviceBusy, DeviceUnusable}},
+	}
+}
+
+func checksOfDevices() []Check {
+	return []Check{
+		{"devices", "tun", Required, "Can network interfaces for VMs be made?", "/dev/net/tun, opened", nodeReasons()},
+		{"devices", "vhost-net", Required, "Can the kernel move VMs' network traffic?", "/dev/vhost-net, opened", nodeReasons()},
 	}
 }
 

@@ -43,10 +43,13 @@ func Collect(ctx context.Context, host Host) Facts {
 func collect(ctx context.Context, host Host) Facts {
 	root := host.Root
 	arch, kernel := platform(root)
+	survey := host.Devices.SurveyKVM()
 	facts := Facts{
-		Host: HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
-		CPU:  CPUFacts{Info: collectCPU(root)},
-		KVM:  collectKVM(ctx, host),
+		Host:        HostFacts{Arch: arch, Kernel: kernel, Product: collectProduct(root)},
+		CPU:         CPUFacts{Info: collectCPU(root)},
+		KVM:         collectKVM(ctx, host),
+		Survey:      survey,
+		Fingerprint: NewFingerprint(survey),
 		Devices: DeviceFacts{
 			Tun:      host.Devices.Open("/dev/net/tun"),
 			VhostNet: host.Devices.Open("/dev/vhost-net"),

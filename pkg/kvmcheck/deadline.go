@@ -44,6 +44,18 @@ func (d boundedDevices) ReadMSR(cpu int, register uint32) (uint64, error) {
 	return hostfs.Within(d.root, "read", msrPath(cpu), func() (uint64, error) { return d.real.ReadMSR(cpu, register) })
 }
 
-func (d boundedDevices) ReadCPUID(cpu int, leaf uint32) (CPUID, error) {
-	return hostfs.Within(d.root, "read", cpuidPath(cpu), func() (CPUID, error) { return d.real.ReadCPUID(cpu, leaf) })
+func (d boundedDevices) ReadCPUID(cpu int, leaf uint32) (CPUIDRegisters, error) {
+	return hostfs.Within(d.root, "read", cpuidPath(cpu), func() (CPUIDRegisters, error) { return d.real.ReadCPUID(cpu, leaf) })
+}
+
+func (d boundedDevices) SurveyKVM() Survey {
+	survey, err := hostfs.Within(d.root, "survey", kvmPath, func() (Survey, error) { return d.real.SurveyKVM(), nil })
+	if err != nil {
+		return Survey{
+			Node:         Node{Path: kvmPath, Err: err.Error()},
+			Capabilities: unknown[[]Capability](kvmPath, err), CPUID: unknown[[]CPUID](kvmPath, err),
+			MSRs: unknown[[]MSR](kvmPath, err), TSCKHz: unknown[uint64](kvmPath, err),
+		}
+	}
+	return survey
 }

@@ -15,7 +15,9 @@ type Devices interface {
 	// ReadMSR reads a model-specific register of one CPU.
 	ReadMSR(cpu int, register uint32) (uint64, error)
 	// ReadCPUID asks one CPU for a leaf of CPUID, untouched by the kernel.
-	ReadCPUID(cpu int, leaf uint32) (CPUID, error)
+	ReadCPUID(cpu int, leaf uint32) (CPUIDRegisters, error)
+	// SurveyKVM asks /dev/kvm what it offers to VMs and their CPUs.
+	SurveyKVM() Survey
 }
 
 // NodeState is how a device node answered; the zero value is that nobody can tell.
@@ -47,7 +49,7 @@ const (
 	StepCreateVM   Step = "create-vm"   // KVM_CREATE_VM
 	StepMapMemory  Step = "map-memory"  // KVM_SET_USER_MEMORY_REGION
 	StepCreateVCPU Step = "create-vcpu" // KVM_CREATE_VCPU and its registers
-	StepRun        Step = "run"         // KVM_RUN up to the guest's hlt
+	StepRun        Step = "run"         // KVM_RUN up to the guest's end
 	StepDone       Step = "done"
 )
 
@@ -58,8 +60,12 @@ type Proof struct {
 	Step       Step   `json:"step"` // the step that failed, or StepDone
 	Errno      string `json:"errno,omitempty"`
 	Err        string `json:"error,omitempty"`
-	Exits      int    `json:"exits,omitempty"` // KVM_RUN returns until hlt
+	Exits      int    `json:"exits,omitempty"` // KVM_RUN returns until the guest's end
 	TimedOut   bool   `json:"timedOut,omitempty"`
+	// What KVM itself counted (KVM_GET_STATS_FD) when the guest had ended:
+	// "exits" among others, without those that were zero.
+	VCPUStats Reading[map[string]uint64] `json:"vcpuStats,omitzero"`
+	VMStats   Reading[map[string]uint64] `json:"vmStats,omitzero"`
 }
 
 // answers is the devices' part of a recording.
@@ -68,6 +74,8 @@ type answers struct {
 	KVM   *Proof          `json:"kvm,omitempty"`
 	// Registers are MSRs and CPUID leaves, by device node and number.
 	Registers map[string]registerAnswer `json:"registers,omitempty"`
+	// Survey is missing in recordings of agents that did not ask.
+	Survey *Survey `json:"survey,omitempty"`
 }
 
 // recordedDevices replays the answers of a recording.
@@ -98,6 +106,16 @@ func (d *recordedDevices) ProveKVM(context.Context) Proof {
 	return Proof{Node: d.Open(kvmPath), Step: StepOpen, Err: kvmPath + ": not part of this recording"}
 }
 
+func (d *recordedDevices) SurveyKVM() Survey {
+	if d.answers.Survey != nil {
+		return *d.answers.Survey
+	}
+	if proof := d.answers.KVM; proof != nil && (proof.Node.State == NodeAbsent || proof.Node.State == NodeRefused) {
+		return unaskedSurvey(proof.Node) // nobody could have asked
+	}
+	return unaskedSurvey(Node{Path: kvmPath, Err: kvmPath + ": not part of this recording"})
+}
+
 // recordingDevices asks real devices and keeps what they answered.
 type recordingDevices struct {
 	real    Devices
@@ -117,4 +135,10 @@ func (d *recordingDevices) ProveKVM(ctx context.Context) Proof {
 	proof := d.real.ProveKVM(ctx)
 	d.answers.KVM = &proof
 	return proof
+}
+
+func (d *recordingDevices) SurveyKVM() Survey {
+	survey := d.real.SurveyKVM()
+	d.answers.Survey = &survey
+	return survey
 }

@@ -12,6 +12,8 @@ import (
 func Evaluate(facts Facts, profile Profile) []Finding {
 	return profile.Grade(slices.Concat(
 		evaluateKVM(facts),
+		evaluateSurvey(facts),
+		evaluateDevices(facts),
 		evaluateFirmware(facts),
 		evaluateMemory(facts),
 		evaluateResources(facts),
@@ -28,6 +30,11 @@ func evaluateKVM(facts Facts) []Finding {
 		evaluateModule(facts),
 		evaluateProof(facts),
 		evaluateNested(facts),
+	}
+}
+
+func evaluateDevices(facts Facts) []Finding {
+	return []Finding{
 		evaluateNode(facts.Devices.Tun, "tun", "tun", "pods' and VMs' network interfaces are made through it"),
 		evaluateNode(facts.Devices.VhostNet, "vhost-net", "vhost_net", "it moves a VM's network traffic in the kernel"),
 	}
@@ -206,6 +213,8 @@ func refusedNode(area, check string, node Node, module string) Finding {
 			fmt.Sprintf("run as root; in a container: privileged, or allow the device; ls -l %s shows its mode", node.Path))
 	case "EBUSY":
 		return lacking(area, check, DeviceBusy, node.Err, "fuser -v "+node.Path+" shows who holds it")
+	case "EMFILE", "ENFILE":
+		return exhausted(area, check, node.Err)
 	case "ENODEV", "ENXIO", "ENOENT":
 		return lacking(area, check, DeviceUnusable, node.Err+": the node is there, its driver is not", loadModule(module))
 	default:

@@ -96,7 +96,7 @@ func TestParsePools(t *testing.T) {
 }
 
 func TestParseSEV(t *testing.T) {
-	got := parseSEV(CPUID{EAX: 0x1f, EBX: 0x616f, ECX: 509, EDX: 100})
+	got := parseSEV(CPUIDRegisters{EAX: 0x1f, EBX: 0x616f, ECX: 509, EDX: 100})
 	want := SEVCapability{SEV: true, SEVES: true, SEVSNP: true, ASIDs: 509, FirstASID: 100}
 	if diff := cmp.Diff(want, got); diff != "" {
 		t.Error(diff)

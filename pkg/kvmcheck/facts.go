@@ -7,6 +7,7 @@ type Facts struct {
 	Host    HostFacts    `json:"host"`
 	CPU     CPUFacts     `json:"cpu"`
 	KVM     KVMFacts     `json:"kvm"`
+	Survey  Survey       `json:"survey"`
 	Devices DeviceFacts  `json:"devices"`
 	Memory  MemoryFacts  `json:"memory"`
 	IOMMU   IOMMUFacts   `json:"iommu"`
@@ -15,10 +16,11 @@ type Facts struct {
 	Cgroup  CgroupFacts  `json:"cgroup"`
 	PCI     PCIInventory `json:"pci"`
 
-	Firmware     FirmwareFacts     `json:"firmware"`
-	Confidential ConfidentialFacts `json:"confidential"`
-	Time         TimeFacts         `json:"time"`
-	Safety       SafetyFacts       `json:"safety"`
+	Firmware     FirmwareFacts        `json:"firmware"`
+	Confidential ConfidentialFacts    `json:"confidential"`
+	Time         TimeFacts            `json:"time"`
+	Safety       SafetyFacts          `json:"safety"`
+	Fingerprint  Reading[Fingerprint] `json:"fingerprint"`
 }
 
 // HostFacts says which machine this is.

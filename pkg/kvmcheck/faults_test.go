@@ -283,9 +283,14 @@ func (d stuckDevices) ReadMSR(int, uint32) (uint64, error) {
 	return 0, errors.ErrUnsupported
 }
 
-func (d stuckDevices) ReadCPUID(int, uint32) (kvmcheck.CPUID, error) {
+func (d stuckDevices) ReadCPUID(int, uint32) (kvmcheck.CPUIDRegisters, error) {
 	<-d.until
-	return kvmcheck.CPUID{}, errors.ErrUnsupported
+	return kvmcheck.CPUIDRegisters{}, errors.ErrUnsupported
+}
+
+func (d stuckDevices) SurveyKVM() kvmcheck.Survey {
+	<-d.until
+	return kvmcheck.Survey{}
 }
 
 func TestHungDevicesAreUnknown(t *testing.T) {

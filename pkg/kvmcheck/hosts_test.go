@@ -151,8 +151,8 @@ func (d silentRegisters) ReadMSR(cpu int, _ uint32) (uint64, error) {
 	return 0, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/msr", cpu), Err: d.errno}
 }
 
-func (d silentRegisters) ReadCPUID(cpu int, _ uint32) (kvmcheck.CPUID, error) {
-	return kvmcheck.CPUID{}, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/cpuid", cpu), Err: d.errno}
+func (d silentRegisters) ReadCPUID(cpu int, _ uint32) (kvmcheck.CPUIDRegisters, error) {
+	return kvmcheck.CPUIDRegisters{}, &fs.PathError{Op: "read", Path: fmt.Sprintf("/dev/cpu/%d/cpuid", cpu), Err: d.errno}
 }
 
 // TestSilentRegistersAreNeverNo takes the msr and cpuid drivers, or the

@@ -7,7 +7,7 @@ import (
 )
 
 // parseSEV reads CPUID leaf 0x8000001f.
-func parseSEV(id CPUID) SEVCapability {
+func parseSEV(id CPUIDRegisters) SEVCapability {
 	return SEVCapability{
 		SEV:       id.EAX>>1&1 == 1,
 		SEVES:     id.EAX>>3&1 == 1,

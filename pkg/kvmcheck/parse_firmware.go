@@ -135,7 +135,7 @@ func parseMicrocode(data []byte) []CPUGroup {
 
 // parseHypervisorSignature names the hypervisor of CPUID leaf 0x40000000,
 // whose EBX, ECX and EDX are twelve letters.
-func parseHypervisorSignature(id CPUID) string {
+func parseHypervisorSignature(id CPUIDRegisters) string {
 	var letters []byte
 	for _, word := range []uint32{id.EBX, id.ECX, id.EDX} {
 		letters = binary.LittleEndian.AppendUint32(letters, word)

@@ -55,14 +55,14 @@ func TestParseCommonFlags(t *testing.T) {
 
 func TestParseHypervisorSignature(t *testing.T) {
 	for name, test := range map[string]struct {
-		id   CPUID
+		id   CPUIDRegisters
 		want string
 	}{
-		"KVM":       {CPUID{0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d}, "KVM"},
-		"Hyper-V":   {CPUID{0x40000005, 0x7263694d, 0x666f736f, 0x76482074}, "Hyper-V"},
-		"QEMU TCG":  {CPUID{0x40000001, 0x54474354, 0x43544743, 0x47435447}, "QEMU TCG"},
-		"a new one": {CPUID{0, 0x61616161, 0x61616161, 0}, "aaaaaaaa"},
-		"nothing":   {CPUID{}, ""},
+		"KVM":       {CPUIDRegisters{0x40000001, 0x4b4d564b, 0x564b4d56, 0x4d}, "KVM"},
+		"Hyper-V":   {CPUIDRegisters{0x40000005, 0x7263694d, 0x666f736f, 0x76482074}, "Hyper-V"},
+		"QEMU TCG":  {CPUIDRegisters{0x40000001, 0x54474354, 0x43544743, 0x47435447}, "QEMU TCG"},
+		"a new one": {CPUIDRegisters{0, 0x61616161, 0x61616161, 0}, "aaaaaaaa"},
+		"nothing":   {CPUIDRegisters{}, ""},
 	} {
 		if got := parseHypervisorSignature(test.id); got != test.want {
 			t.Errorf("%s: got %q", name, got)

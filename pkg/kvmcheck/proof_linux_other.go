@@ -1,17 +1,15 @@
-//go:build !amd64
+//go:build !amd64 && !arm64
 
 package kvmcheck
 
-import (
-	"context"
-	"os"
-	"runtime"
-)
+import "os"
 
-// runGuest stops after the VM exists: guest code for this architecture is
-// not written, so the proof stays open and the verdict Unknown.
-func runGuest(_ context.Context, _, _ *os.File, proof Proof) Proof {
-	proof.Step = StepRun
-	proof.Err = "no guest code for " + runtime.GOARCH + ": KVM created a VM, but no guest was run"
-	return proof
-}
+// platformGuest has no code for this architecture, so the proof stays open
+// and the verdict Unknown.
+func platformGuest() (program guest, written bool) { return guest{}, false }
+
+func vmType(*os.File) uintptr { return 0 }
+
+func prepareVM(*os.File) (call string, err error) { return "", nil }
+
+func prepareVCPU(_, _ *os.File, _ uint64) (call string, err error) { return "", nil }

@@ -52,7 +52,7 @@ type Fix struct {
 
 // Causes explains every reason, in alphabetical order.
 func Causes() []Cause {
-	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfFirmware(), causesOfMemory(), causesOfResources(),
+	causes := slices.Concat(causesOfReading(), causesOfKVM(), causesOfSurvey(), causesOfFirmware(), causesOfMemory(), causesOfResources(),
 		causesOfPassthrough(), causesOfGroups(), causesOfSafety(), causesOfConfidential(), causesOfRules())
 	slices.SortFunc(causes, func(a, b Cause) int { return strings.Compare(string(a.Reason), string(b.Reason)) })
 	return causes
@@ -94,9 +94,10 @@ func causesOfKVM() []Cause {
 			{"a container", "privileged: true, or a device plugin"},
 			{"SELinux", "ausearch -m avc -ts recent"},
 			{"AppArmor", "dmesg | grep -i 'apparmor=\"DENIED\"'"},
+			{"seccomp", "a container's profile that refuses KVM's calls: use the runtime's default profile, or an unconfined one"},
 		}},
-		{DeviceBusy, "Somebody else holds the device, or another hypervisor holds the CPU's virtualization.", []Fix{
-			{"", "stop VirtualBox, VMware or another hypervisor and unload its module (lsmod | grep -E 'vboxdrv|vmmon')"},
+		{DeviceBusy, "Somebody else holds the device, and it takes one user at a time.", []Fix{
+			{"", "fuser -v DEVICE shows who holds it"},
 		}},
 		{DeviceUnusable, "The device node is there, but its driver does not answer, or refuses.", []Fix{
 			{"", "dmesg | grep -i kvm says why; 'disabled by bios' means the firmware setup"},
@@ -112,8 +113,10 @@ func causesOfKVM() []Cause {
 			{"", "dmesg | grep -i kvm; update firmware and microcode"},
 			{"a VM", "its hypervisor's nested virtualization is at fault: update it"},
 		}},
-		{GuestTimeout, "The guest of a few instructions did not halt in time.", []Fix{
+		{GuestTimeout, "The guest of a few instructions did not end in time. A busy host and a broken one look the same, so nothing is concluded.", []Fix{
 			{"", "look at the load of the host and at dmesg"},
+			{"a container", "raise its CPU limit"},
+			{"a VM", "its hypervisor's nested virtualization may be at fault: update it"},
 		}},
 		{ProofNotImplemented, "This agent has no guest code for this architecture: KVM created a VM, and more is not known.", nil},
 		{NestedDisabled, "VMs of this host cannot run VMs themselves.", []Fix{

@@ -12,8 +12,8 @@ import (
 	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
-// CPUID is what the instruction CPUID answers to one leaf.
-type CPUID struct{ EAX, EBX, ECX, EDX uint32 }
+// CPUIDRegisters is what the instruction CPUID answers to one leaf.
+type CPUIDRegisters struct{ EAX, EBX, ECX, EDX uint32 }
 
 // registerAnswer is a recorded register: its words, or why it could not be read.
 type registerAnswer struct {
@@ -36,12 +36,12 @@ func (d *recordedDevices) ReadMSR(cpu int, register uint32) (uint64, error) {
 	return words[0], nil
 }
 
-func (d *recordedDevices) ReadCPUID(cpu int, leaf uint32) (CPUID, error) {
+func (d *recordedDevices) ReadCPUID(cpu int, leaf uint32) (CPUIDRegisters, error) {
 	words, err := d.register(cpuidPath(cpu), leaf, 4)
 	if err != nil {
-		return CPUID{}, err
+		return CPUIDRegisters{}, err
 	}
-	return CPUID{uint32(words[0]), uint32(words[1]), uint32(words[2]), uint32(words[3])}, nil
+	return CPUIDRegisters{uint32(words[0]), uint32(words[1]), uint32(words[2]), uint32(words[3])}, nil
 }
 
 // register replays an answer of so many words.
@@ -83,7 +83,7 @@ func (d *recordingDevices) ReadMSR(cpu int, register uint32) (uint64, error) {
 	return value, err
 }
 
-func (d *recordingDevices) ReadCPUID(cpu int, leaf uint32) (CPUID, error) {
+func (d *recordingDevices) ReadCPUID(cpu int, leaf uint32) (CPUIDRegisters, error) {
 	id, err := d.real.ReadCPUID(cpu, leaf)
 	d.keep(cpuidPath(cpu), leaf, err, uint64(id.EAX), uint64(id.EBX), uint64(id.ECX), uint64(id.EDX))
 	return id, err

@@ -20,13 +20,13 @@ func (d hostDevices) ReadMSR(cpu int, register uint32) (uint64, error) {
 
 // ReadCPUID reads 16 bytes of /dev/cpu/N/cpuid at the leaf's number, for
 // subleaf 0 (cpuid(4)).
-func (d hostDevices) ReadCPUID(cpu int, leaf uint32) (CPUID, error) {
+func (d hostDevices) ReadCPUID(cpu int, leaf uint32) (CPUIDRegisters, error) {
 	var data [16]byte
 	if err := d.readRegister(cpuidPath(cpu), leaf, data[:]); err != nil {
-		return CPUID{}, err
+		return CPUIDRegisters{}, err
 	}
 	word := func(i int) uint32 { return binary.LittleEndian.Uint32(data[4*i:]) }
-	return CPUID{word(0), word(1), word(2), word(3)}, nil
+	return CPUIDRegisters{word(0), word(1), word(2), word(3)}, nil
 }
 
 func (d hostDevices) readRegister(path string, register uint32, data []byte) error {
