@@ -50,18 +50,14 @@ var layers = map[string][]string{
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"internal/hostfs"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
+	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
 	"cmd/nodeagent": {
 		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
-		"pkg/kvmcheck", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
+		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},
-	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
-	"pkg/qemu":           {"internal/hostfs"},
-	"pkg/metrics":        {"pkg/qemu"},
-	"internal/readiness": {"internal/uevent", "pkg/kvmcheck"},
-	"cmd/nodeagent":      {"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/qemu"},
 }
 
 type source struct {
