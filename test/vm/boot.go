@@ -129,7 +129,7 @@ func (m *Machine) launch(img image) error {
 		return fmt.Errorf("start QEMU: %w", err)
 	}
 	go func() {
-		_ = <-ended // how QEMU ends says nothing; what it has printed does
+		<-ended //nolint:errcheck // how QEMU ends says nothing; what it has printed does
 		close(m.down)
 	}()
 	m.process = cmd.Process
