@@ -23,7 +23,7 @@ func checksOfSafety() []Check {
 		{"safety", "smt", Recommended, "Are VMs safe from each other on hyperthreads?", vulnerabilitiesDir + ", " + smtDir},
 		{"safety", "microcode", Recommended, "Have all CPUs the same microcode?", "/proc/cpuinfo"},
 		{"safety", "lockdown", Optional, "Does the kernel let BPF programs read it?", securityDir + "/lockdown"},
-		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled},
+		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled + ", " + lsmList},
 	}
 }
 
