@@ -12,7 +12,7 @@ const (
 // with a switch that Linux can read.
 func checksOfFirmware() []Check {
 	return []Check{
-		{"firmware", "virtualization", Required, "Does firmware leave the CPUs' virtualization on?", "/dev/cpu/*/msr: IA32_FEATURE_CONTROL (0x3a), VM_CR (0xc0010114); /dev/cpu/*/cpuid", []Reason{NestedNotExposed, DisabledInFirmware, CPUFlagMissing, FirmwareDiffers, FirmwareUnlocked}},
+		{"firmware", "virtualization", Required, "Does firmware leave the CPUs' virtualization on?", "/dev/cpu/*/msr: IA32_FEATURE_CONTROL (0x3a), VM_CR (0xc0010114); /dev/cpu/*/cpuid", []Reason{NestedNotExposed, DisabledInFirmware, CPUFlagMissing, FirmwareDiffers, FirmwareUnlocked, ModuleNotLoaded}},
 		{"machine", "bare-metal", Optional, "Does the kernel run on bare metal, not in a VM?", "/proc/cpuinfo, CPUID 0x40000000, /sys/hypervisor/type, /sys/class/dmi/id, /proc/sysinfo", []Reason{RunsInVM}},
 	}
 }

@@ -23,7 +23,7 @@ func checksOfSafety() []Check {
 		{"safety", "smt", Recommended, "Are VMs safe from each other on hyperthreads?", vulnerabilitiesDir + ", " + smtDir, []Reason{SMTVulnerable}},
 		{"safety", "microcode", Recommended, "Have all CPUs the same microcode?", "/proc/cpuinfo", []Reason{MicrocodeHidden, MicrocodeDiffers}},
 		{"safety", "lockdown", Optional, "Does the kernel let BPF programs read it?", securityDir + "/lockdown", []Reason{KernelConfidential}},
-		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled, []Reason{VMsNotConfined}},
+		{"safety", "confinement", Recommended, "Does SELinux or AppArmor confine QEMU?", selinuxDir + "/enforce, " + apparmorEnabled + ", " + lsmList, []Reason{VMsNotConfined}},
 	}
 }
 

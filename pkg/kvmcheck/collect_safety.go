@@ -14,6 +14,7 @@ const (
 	vulnerabilitiesDir = "/sys/devices/system/cpu/vulnerabilities"
 	smtDir             = "/sys/devices/system/cpu/smt"
 	securityDir        = "/sys/kernel/security"
+	lsmList            = "/sys/kernel/security/lsm"
 	selinuxDir         = "/sys/fs/selinux"
 	apparmorEnabled    = "/sys/module/apparmor/parameters/enabled"
 )
@@ -97,7 +98,9 @@ func collectLockdown(root *hostfs.Root) Reading[string] {
 	}
 }
 
-// collectSELinux reads selinuxfs, whose mount point a kernel with SELinux makes.
+// collectSELinux reads selinuxfs. That it is missing says little: its mount
+// point is there also when another security module was chosen at boot, which
+// /sys/kernel/security/lsm tells.
 func collectSELinux(root *hostfs.Root) Reading[string] {
 	source := path.Join(selinuxDir, "enforce")
 	enforcing, err := root.ReadBool(source)
@@ -108,6 +111,13 @@ func collectSELinux(root *hostfs.Root) Reading[string] {
 		return known(source, "permissive")
 	case !hostfs.Absent(err):
 		return unknown[string](source, err)
+	}
+	active, err := root.ReadString(lsmList)
+	if err == nil && !slices.Contains(strings.Split(active, ","), "selinux") {
+		return known(lsmList, "off")
+	}
+	if err != nil && !hostfs.Absent(err) {
+		return unknown[string](lsmList, err)
 	}
 	there, err := root.Exists(selinuxDir)
 	switch {

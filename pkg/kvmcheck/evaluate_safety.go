@@ -55,18 +55,17 @@ func evaluateClocksource(facts Facts) Finding {
 	if !current.Known {
 		return undecided(area, check, current.Err)
 	}
-	if current.Value == "" {
-		return undecided(area, check, current.Source+" is empty")
+	if !available.Known {
+		return undecided(area, check, available.Err)
+	}
+	if !slices.Contains(available.Value, current.Value) {
+		return undecided(area, check, fmt.Sprintf("%s is %q, which %s does not list", current.Source, clipText(current.Value), available.Source))
 	}
 	if slices.Contains(cpuClocksources(), current.Value) {
 		return found(area, check, current.Value)
 	}
 	message := fmt.Sprintf("%s is %s", current.Source, clipText(current.Value))
 	switch {
-	case !available.Known:
-		return undecided(area, check, available.Err)
-	case !slices.Contains(available.Value, current.Value):
-		return undecided(area, check, message+", which is not among "+available.Source)
 	case slices.Contains(available.Value, "tsc"):
 		return lacking(area, check, ClocksourceNotTSC, message+", although tsc is available", "echo tsc > "+current.Source)
 	case facts.CPU.Info.Value.Hypervisor:

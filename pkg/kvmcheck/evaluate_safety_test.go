@@ -41,10 +41,11 @@ func TestTimeAndSafetyHaveTheirReasons(t *testing.T) {
 		"flags cannot be read":             {func(f *Facts) { f.CPU.Info = unknown[CPUInfo]("/proc/cpuinfo", broken) }, "time/tsc", Unknown, ReadFailed},
 		"somebody chose a slow clock":      {clock("hpet", "tsc", "hpet"), "time/clocksource", NotReady, ClocksourceNotTSC},
 		"the kernel gave the TSC up":       {clock("hpet", "hpet", "acpi_pm"), "time/clocksource", NotReady, TSCUnstable},
+		"a clocksource that is not listed": {clock("tsc", "hpet"), "time/clocksource", Unknown, ReadFailed},
 		"the clock of an Arm server":       {clock("arch_sys_counter", "arch_sys_counter"), "time/clocksource", Ready, ""},
-		"an empty clocksource":             {clock(""), "time/clocksource", Unknown, ReadFailed},
+		"an empty clocksource":             {clock("", "tsc"), "time/clocksource", Unknown, ReadFailed},
 		"what is available is not known":   {func(f *Facts) { f.Time = TimeFacts{Clocksource: known("/c", "hpet")} }, "time/clocksource", Unknown, ReadFailed},
-		"a VM with the hypervisor's clock": {func(f *Facts) { clock("kvm-clock", "kvm-clock")(f); f.CPU.Info.Value.Hypervisor = true }, "time/clocksource", NotReady, ClocksourceNotTSC},
+		"a VM with the hypervisor's clock": {func(f *Facts) { clock("kvm-clock", "kvm-clock", "acpi_pm")(f); f.CPU.Info.Value.Hypervisor = true }, "time/clocksource", NotReady, ClocksourceNotTSC},
 
 		"one flaw is open":                  {says("Vulnerable"), "safety/mitigations", NotReady, CPUVulnerable},
 		"one flaw is open, another unread":  {func(f *Facts) { says("Vulnerable")(f); unread(f) }, "safety/mitigations", NotReady, CPUVulnerable},

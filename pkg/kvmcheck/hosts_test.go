@@ -121,6 +121,43 @@ func TestLyingFilesAreUnknown(t *testing.T) {
 	}
 }
 
+// TestLyingPlatformIsUnknown does the same where machines are made of it.
+func TestLyingPlatformIsUnknown(t *testing.T) {
+	for _, test := range []struct{ machine, file, check string }{
+		{"intel-firmware-lock", "/sys/devices/system/cpu/online", "firmware/virtualization"},
+		{"intel-two-sockets", "/sys/devices/system/clocksource/clocksource0/current_clocksource", "time/clocksource"},
+		{"intel-two-sockets", "/sys/devices/system/cpu/vulnerabilities/l1tf", "safety/mitigations"},
+		{"intel-two-sockets", "/sys/kernel/security/lockdown", "safety/lockdown"},
+		{"intel-two-sockets", "/sys/fs/selinux/enforce", "safety/confinement"},
+		{"amd-sev-snp", "/sys/module/kvm_amd/parameters/sev", "guests/confidential"},
+		{"s390x-lpar", "/sys/firmware/uv/prot_virt_host", "guests/confidential"},
+		{"s390x-lpar", "/proc/sysinfo", "machine/bare-metal"},
+	} {
+		for name, garbage := range map[string]string{"nothing": "", "words": "no idea", "binary": "\x00\xff\x00", "endless": strings.Repeat("9", 1<<20)} {
+			t.Run(test.machine+": "+path.Base(test.file)+" holds "+name, func(t *testing.T) {
+				root, host := hosttest.OpenHost(t, filepath.Join(hosttest.Root(), "test", "hosts", test.machine+hosttest.MachineExt))
+				full, err := root.Resolve(test.file)
+				if err == nil {
+					err = os.WriteFile(full, []byte(garbage), 0o600)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				for _, finding := range kvmcheck.Evaluate(kvmcheck.Collect(t.Context(), host), kvmcheck.Profile{}) {
+					if finding.Key() != test.check {
+						continue
+					}
+					if finding.Status != kvmcheck.Unknown || !strings.Contains(finding.Message, path.Base(test.file)) || len(finding.Message) > 500 {
+						t.Errorf("got %s: %.600s", finding.Status, finding.Message)
+					}
+					return
+				}
+				t.Error("no such finding")
+			})
+		}
+	}
+}
+
 // TestLyingInventoryIsUnknown covers what a library reads for us.
 func TestLyingInventoryIsUnknown(t *testing.T) {
 	for name, modalias := range map[string]string{"nothing": "", "half": "pci:v00008086d", "binary": "\x00\x01"} {

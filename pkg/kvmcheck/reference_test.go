@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 func catalogue() kvmcheck.Catalogue {
@@ -49,7 +50,7 @@ func TestExplanationFitsTheTerminal(t *testing.T) {
 // have among its own.
 func declared(t *testing.T, findings []kvmcheck.Finding) {
 	t.Helper()
-	checks := kvmcheck.Checks()
+	checks := slices.Concat(kvmcheck.Checks(), nodestack.Checks())
 	for _, finding := range findings {
 		if finding.Reason == "" || finding.Reason == kvmcheck.ReadFailed || finding.Area == kvmcheck.AreaOfRules {
 			continue

@@ -26,7 +26,7 @@ var recipe embed.FS
 // imageModules are in the guest, with what they depend on.
 func imageModules() []string {
 	return []string{
-		"kvm-amd", "kvm-intel", "msr",
+		"kvm-amd", "kvm-intel", "msr", "cpuid",
 		"igb", "igbvf", "virtio_net",
 		"vfio-pci", "vfio_iommu_type1",
 		"vhost_net", "vhost_vsock", "tun",
