@@ -149,13 +149,14 @@ func collectChip(root *hostfs.Root) Reading[string] {
 	byNumber := slices.SortedFunc(slices.Values(names), func(a, b string) int {
 		return cmp.Or(cmp.Compare(len(a), len(b)), strings.Compare(a, b))
 	})
-	failed := Reading[string]{}
+	failed := Reading[string]{} // the first that could not be read
 	for _, name := range byNumber {
 		source := path.Join(irqDir, name, "chip_name")
 		chip, err := root.ReadString(source)
-		if err != nil {
+		switch {
+		case err != nil && failed.Err == "":
 			failed = unknown[string](source, err)
-		} else if remapping(chip) != Unknown {
+		case err == nil && remapping(chip) != Unknown:
 			return known(source, chip)
 		}
 	}
