@@ -153,10 +153,11 @@ func collectChip(root *hostfs.Root) Reading[string] {
 	for _, name := range byNumber {
 		source := path.Join(irqDir, name, "chip_name")
 		chip, err := root.ReadString(source)
-		if err != nil {
-			failed = unknown[string](source, err)
-		} else if remapping(chip) != Unknown {
+		switch {
+		case err == nil && remapping(chip) != Unknown:
 			return known(source, chip)
+		case err != nil && failed.Err == "":
+			failed = unknown[string](source, err)
 		}
 	}
 	if failed.Err != "" {
