@@ -72,7 +72,7 @@ func (rec *Recorder) list(name string, names []string, err error) {
 		return
 	}
 	rec.dirs[rec.follow(name)] = true
-	rec.listed[name] = names
+	rec.listed[name] = slices.Clone(names) // the prober may sort or cut its own
 }
 
 func (rec *Recorder) link(name string, err error) {

@@ -154,10 +154,10 @@ func collectChip(root *hostfs.Root) Reading[string] {
 		source := path.Join(irqDir, name, "chip_name")
 		chip, err := root.ReadString(source)
 		switch {
-		case err != nil && failed.Err == "":
-			failed = unknown[string](source, err)
 		case err == nil && remapping(chip) != Unknown:
 			return known(source, chip)
+		case err != nil && failed.Err == "":
+			failed = unknown[string](source, err)
 		}
 	}
 	if failed.Err != "" {

@@ -136,11 +136,11 @@ func TestCheckNamesWhatStandsInTheWayOfPassthrough(t *testing.T) {
 	}
 
 	// Devices in shared groups, and how each becomes viable.
-	for _, test := range []struct{ address, neighbour, free string }{
-		{cardNIC, cardRNG, bindVFIO(cardRNG)},
-		{busNIC, otherNIC, unbind(otherNIC)},
+	for _, test := range []struct{ address, neighbour, free, recording string }{
+		{cardNIC, cardRNG, bindVFIO(cardRNG), "vm-shared-group"},
+		{busNIC, otherNIC, unbind(otherNIC), ""},
 	} {
-		report = checkShapes(t, machine, []shape{{make: bindVFIO(test.address), want: reasons{groups: kvmcheck.GroupNotViable}}})
+		report = checkShapes(t, machine, []shape{{name: test.recording, make: bindVFIO(test.address), want: reasons{groups: kvmcheck.GroupNotViable}}})
 		if c := candidate(t, report, test.address); !slices.Equal(c.Offenders, []string{test.neighbour + " (virtio-pci)"}) {
 			t.Errorf("got %+v", c)
 		}
@@ -159,6 +159,7 @@ func TestCheckOnMachineWithoutInterruptRemapping(t *testing.T) {
 	machine := vm.Start(t, profile)
 	buildHandOver(t, machine)
 	report := checkShapes(t, machine, []shape{{
+		name: "vm-no-remapping",
 		make: "modprobe tun; modprobe vhost_net; echo 1 > /sys/class/net/eth0/device/sriov_numvfs",
 		want: map[string]kvmcheck.Reason{
 			"iommu/firmware":   "",
