@@ -14,7 +14,7 @@ func checksOfConfidential() []Check {
 		{
 			"guests", "confidential", Optional, "Which VMs can be kept secret from this host, and how many more?",
 			"/sys/module/kvm_{amd,intel}/parameters, CPUID 0x8000001f, /dev/sev, /sys/fs/cgroup/misc.{capacity,current}, " + secureExecution,
-			[]Reason{ConfidentialUnsupported, ConfidentialDisabled, ConfidentialIncoherent, ConfidentialExhausted, RealmsUndefined, DeviceMissing, ModuleNotLoaded},
+			[]Reason{ConfidentialUnsupported, ConfidentialDisabled, ConfidentialIncoherent, ConfidentialExhausted, RealmsUndefined, ModuleNotLoaded, DeviceMissing},
 		},
 	}
 }

@@ -33,6 +33,7 @@ func testChanges(t *testing.T, changes map[string]change) {
 				if finding.Key() != test.check {
 					continue
 				}
+				declares(t, finding)
 				if finding.Status != test.status || finding.Reason != test.reason {
 					t.Errorf("got %s %s (%s), want %s %s", finding.Status, finding.Reason, finding.Message, test.status, test.reason)
 				}

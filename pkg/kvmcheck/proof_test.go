@@ -204,6 +204,7 @@ func TestEachFailureOfTheProofHasItsReason(t *testing.T) {
 			test.proof.Node = Node{Path: kvmPath, State: NodeOpened}
 			test.proof.Err = "the cause"
 			finding := evaluateProof(Facts{KVM: KVMFacts{Proof: test.proof}})
+			declares(t, finding)
 			if finding.Status != test.status || finding.Reason != test.reason {
 				t.Errorf("got %s %s", finding.Status, finding.Reason)
 			}

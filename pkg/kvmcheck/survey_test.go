@@ -129,6 +129,7 @@ func TestSurveyFindings(t *testing.T) {
 				if finding.Check != test.check {
 					continue
 				}
+				declares(t, finding)
 				if finding.Status != test.status || finding.Reason != test.reason || !strings.Contains(finding.Message, test.message) {
 					t.Errorf("got %s %s %q", finding.Status, finding.Reason, finding.Message)
 				}

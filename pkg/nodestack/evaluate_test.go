@@ -161,6 +161,11 @@ func runCauses(t *testing.T, tests map[string]causeTest) {
 			if f.Status != test.status || f.Reason != test.reason {
 				t.Errorf("got %s %s (%s), want %s %s", f.Status, f.Reason, f.Message, test.status, test.reason)
 			}
+			if f.Reason != "" && f.Reason != kvmcheck.ReadFailed && !slices.ContainsFunc(Checks(), func(c kvmcheck.Check) bool {
+				return c.Covers(f) && slices.Contains(c.Reasons, f.Reason)
+			}) {
+				t.Errorf("%s gives %s, which is not among its reasons in Checks", f.Key(), f.Reason)
+			}
 			if f.Status != ready && (f.Remedy == "" || f.Message == "") {
 				t.Errorf("no remedy or no message: %+v", f)
 			}

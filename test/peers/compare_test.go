@@ -68,9 +68,7 @@ func compare(answers []answer, findings []kvmcheck.Finding) (table string, less 
 		}
 		j := slices.IndexFunc(findings, func(f kvmcheck.Finding) bool { return f.Key() == ours[i].check })
 		if j < 0 {
-			if slices.ContainsFunc(kvmcheck.Checks(), func(c kvmcheck.Check) bool { return c.Key() == ours[i].check }) {
-				less = append(less, fmt.Sprintf("%s: %s: we have no finding %s", theirs.peer, theirs.check, ours[i].check))
-			}
+			less = append(less, fmt.Sprintf("%s: %s: we have no finding %s", theirs.peer, theirs.check, ours[i].check))
 			continue
 		}
 		finding := findings[j]
