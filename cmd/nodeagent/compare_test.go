@@ -43,17 +43,17 @@ func TestCompareExitStatus(t *testing.T) {
 		status int
 		want   string // the beginning of what is printed
 	}{
-		"the same":                     {report(avx2), 0, "SAME for VMs: safe to migrate in both directions\n"},
-		"the other has more":           {report(avx2 | bmi2), 1, "SAFE to migrate VMs from A to B only\n"},
-		"the other has less":           {report(0), 1, "SAFE to migrate VMs from B to A only\n"},
-		"the other has something else": {report(bmi2), 1, "UNSAFE to migrate VMs in both directions\n"},
-		"a recording":                  {recordedHost(t, avx2), 0, "SAME"},
-		"a report without a survey":    {write(t, "old.json", `{"facts": {}}`), 2, "UNDECIDED"},
-		"a recording without a survey": {host("vm-kvm"), 2, "UNDECIDED"},
-		"a report cut off":             {write(t, "cut.json", `{"facts": `), 2, "nodeagent: read report "},
-		"no such file":                 {"/nonexistent.json", 2, "nodeagent: read report: stat /nonexistent.json: no such file or directory\n"},
-		"something else":               {"main_test.go", 2, "nodeagent: open recording main_test.go: "},
-		"a directory of this host":     {t.TempDir(), 2, "nodeagent: "},
+		"the same":                         {report(avx2), 0, "SAME for VMs: safe to migrate in both directions\n"},
+		"the other has more":               {report(avx2 | bmi2), 1, "SAFE to migrate VMs from A to B only\n"},
+		"the other has less":               {report(0), 1, "SAFE to migrate VMs from B to A only\n"},
+		"the other has something else":     {report(bmi2), 1, "UNSAFE to migrate VMs in both directions\n"},
+		"a recording":                      {recordedHost(t, avx2), 0, "SAME"},
+		"a report without a survey":        {write(t, "old.json", `{"facts": {}}`), 2, "UNDECIDED"},
+		"a host on which KVM does not run": {host("vm-no-module"), 2, "UNDECIDED"},
+		"a report cut off":                 {write(t, "cut.json", `{"facts": `), 2, "nodeagent: read report "},
+		"no such file":                     {"/nonexistent.json", 2, "nodeagent: read report: stat /nonexistent.json: no such file or directory\n"},
+		"something else":                   {"main_test.go", 2, "nodeagent: open recording main_test.go: "},
+		"a directory of this host":         {t.TempDir(), 2, "nodeagent: "},
 	} {
 		t.Run(name, func(t *testing.T) {
 			stdout, stderr, status := runAgent(t, "check", "--root", here, "--compare", test.other)

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 
 	securejoin "github.com/cyphar/filepath-securejoin"
 	"golang.org/x/sys/unix"
@@ -37,6 +38,7 @@ type Root struct {
 	recording *Manifest // nil on a real file system
 	seen      *Recorder // nil unless the reads are being recorded
 	cleanup   func() error
+	places    *sync.Map // of a recording, whose links do not change: name to resolved path
 
 	ctx    context.Context // of Within; nil: reads may take as long as they like
 	calls  *calls
@@ -63,7 +65,7 @@ func Open(name string) (*Root, error) {
 
 // openDir returns the root at dir, which may hold an unpacked recording.
 func openDir(dir string) (*Root, error) {
-	root := &Root{dir: dir, calls: &calls{hung: make(map[string]*call)}, closed: make(chan struct{})}
+	root := &Root{dir: dir, places: new(sync.Map), calls: &calls{hung: make(map[string]*call)}, closed: make(chan struct{})}
 	manifest, err := readManifest(dir)
 	if err != nil {
 		return nil, err
@@ -250,7 +252,17 @@ func (r *Root) resolve(name string) (string, error) {
 	if r.dir == "/" {
 		return name, nil
 	}
-	return securejoin.SecureJoin(r.dir, name)
+	if r.recording == nil {
+		return securejoin.SecureJoin(r.dir, name)
+	}
+	if place, known := r.places.Load(name); known {
+		return place.(string), nil
+	}
+	place, err := securejoin.SecureJoin(r.dir, name)
+	if err == nil {
+		r.places.Store(name, place)
+	}
+	return place, err
 }
 
 func (r *Root) resolveParent(name string) (string, error) {
