@@ -97,7 +97,7 @@ func TestAnEmptyListOutsideAReadingIsNotTrusted(t *testing.T) {
 
 func TestMistakesAreFoundBeforeTheRun(t *testing.T) {
 	for name, test := range map[string]struct{ expression, want string }{
-		"a misspelt fact":      {`facts.kmv.proof.step == "done"`, "line 1, column 6: undefined field 'kmv'; there are cgroup, cpu, "},
+		"a misspelt fact":      {`facts.kmv.proof.step == "done"`, "line 1, column 6: undefined field 'kmv'; there are cgroup, "},
 		"an unknown name":      {"true &&\n  fact.cpu", "line 2, column 3: undeclared reference to 'fact'"},
 		"no verdict":           {`facts.cpu.info.value.cpus`, "it gives int: want bool"},
 		"a comparison of two":  {`facts.cpu.info.value.cpus == "4"`, "line 1, column 27: found no matching overload for '_==_'"},
