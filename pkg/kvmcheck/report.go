@@ -54,7 +54,8 @@ func (t Table) Write(w io.Writer, report Report) error {
 	t.head(&out, report)
 	rows := [][3]string{{"AREA", "CHECK", "STATUS"}}
 	area := ""
-	for _, finding := range report.Findings {
+	findings := together(report.Findings)
+	for _, finding := range findings {
 		row := [3]string{finding.Area, finding.Check, statusWord(finding)}
 		if finding.Area == area {
 			row[0] = ""
@@ -66,7 +67,7 @@ func (t Table) Write(w io.Writer, report Report) error {
 	indent := widths[0] + widths[1] + widths[2] + 6
 	t.row(&out, rows[0], widths, "", "DETAIL")
 	remedy := ""
-	for i, finding := range report.Findings {
+	for i, finding := range findings {
 		if finding.Remedy == remedy {
 			finding.Remedy = "" // just said
 		} else {
@@ -80,6 +81,33 @@ func (t Table) Write(w io.Writer, report Report) error {
 	}
 	_, err := io.WriteString(w, out.String())
 	return err
+}
+
+// together joins neighbours that say the same of several checks, as when all
+// of them need one device that is missing.
+func together(findings []Finding) []Finding {
+	var joined []Finding
+	var also []string
+	finish := func() {
+		if len(also) > 0 {
+			joined[len(joined)-1].Message += " (also " + strings.Join(also, ", ") + ")"
+			also = nil
+		}
+	}
+	for _, finding := range findings {
+		if last := len(joined) - 1; last >= 0 && finding.Status != Ready {
+			same := joined[last]
+			same.Check = finding.Check
+			if same == finding {
+				also = append(also, finding.Check)
+				continue
+			}
+		}
+		finish()
+		joined = append(joined, finding)
+	}
+	finish()
+	return joined
 }
 
 func (t Table) head(out *strings.Builder, report Report) {
