@@ -314,8 +314,9 @@ func TestUnansweredIsNeverNo(t *testing.T) {
 // TestLyingFilesAreUnknown writes garbage into the files that are parsed.
 func TestLyingFilesAreUnknown(t *testing.T) {
 	for file, check := range map[string]string{
-		"/proc/1/mountinfo":                                           "kubelet/mount-propagation",
-		"/etc/cni/net.d/00-multus.conf":                               "cni/network",
+		"/proc/1/mountinfo":             "kubelet/mount-propagation",
+		"/etc/cni/net.d/00-multus.conf": "cni/network",
+
 		"/var/lib/kubelet/device-plugins/kubelet_internal_checkpoint": "kubelet/device-tun",
 	} {
 		for name, garbage := range map[string]string{"nothing": "", "words": "no idea", "binary": "\x00\xff\x00", "half": `{"Data":`} {
