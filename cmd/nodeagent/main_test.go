@@ -317,7 +317,13 @@ type daemonUnderTest struct {
 // startDaemon starts `nodeagent run` and returns when it has said where it serves.
 func startDaemon(t *testing.T, args ...string) *daemonUnderTest {
 	t.Helper()
-	d := &daemonUnderTest{cmd: command(append([]string{"run"}, args...)...), logs: make(chan map[string]any, 1000)}
+	return follow(t, command(append([]string{"run"}, args...)...))
+}
+
+// follow starts an agent and reads its log up to where it serves.
+func follow(t *testing.T, cmd *exec.Cmd) *daemonUnderTest {
+	t.Helper()
+	d := &daemonUnderTest{cmd: cmd, logs: make(chan map[string]any, 1000)}
 	stderr, err := d.cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -402,6 +408,23 @@ func TestRunServesAndDrains(t *testing.T) {
 			t.Errorf("%s: %d %s", path, status, body)
 		}
 	}
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	d.wait(t, "nodeagent stops")
+	if err := d.cmd.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v", err)
+	}
+}
+
+// TestRunIsSmall measures the agent as it is shipped, without VMs.
+func TestRunIsSmall(t *testing.T) {
+	d := follow(t, exec.Command(hosttest.BuildAgent(t), "run", "--web.listen-address", "127.0.0.1:0"))
+	eventually(t, "all tasks are ready", func() bool { status, _ := get(t, d.url+"/readyz"); return status == http.StatusOK })
+	for range 5 {
+		get(t, d.url+"/metrics")
+		get(t, d.url+"/report")
+	}
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
 	if err != nil {
 		t.Fatal(err)
@@ -412,13 +435,6 @@ func TestRunServesAndDrains(t *testing.T) {
 	}
 	if resident == 0 || resident > 40<<10 {
 		t.Errorf("resident memory is %d KiB, want at most 40 MiB", resident)
-	}
-	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
-		t.Fatal(err)
-	}
-	d.wait(t, "nodeagent stops")
-	if err := d.cmd.Wait(); err != nil {
-		t.Errorf("after SIGTERM: %v", err)
 	}
 }
 
