@@ -1,6 +1,7 @@
 package kvmcheck
 
 import (
+	"fmt"
 	"path"
 	"slices"
 	"strings"
@@ -103,12 +104,14 @@ func collectLockdown(root *hostfs.Root) Reading[string] {
 // /sys/kernel/security/lsm tells.
 func collectSELinux(root *hostfs.Root) Reading[string] {
 	source := path.Join(selinuxDir, "enforce")
-	enforcing, err := root.ReadBool(source)
+	enforcing, err := root.ReadString(source) // its one digit ends without a newline
 	switch {
-	case err == nil && enforcing:
+	case err == nil && enforcing == "1":
 		return known(source, "enforcing")
-	case err == nil:
+	case err == nil && enforcing == "0":
 		return known(source, "permissive")
+	case err == nil:
+		return unknown[string](source, fmt.Errorf("want 0 or 1, have %.20q", enforcing))
 	case !hostfs.Absent(err):
 		return unknown[string](source, err)
 	}
