@@ -14,6 +14,7 @@ import (
 	"sync"
 	"syscall"
 	"testing"
+	"time"
 
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
@@ -47,6 +48,10 @@ tail -n 20 "$dir/log"
 rm -rf "$dir"
 `
 
+// startTimeout is generous: a start takes a second. A machine without a
+// loopback interface never gets there.
+const startTimeout = time.Minute
+
 // New starts a server for a test, which scrapes the targets (host:port, path
 // /metrics) every second, from its fifth second on. The test ends when the server does not start, and is
 // skipped, or fails, when there is none (see hosttest.Need). The server is
@@ -54,7 +59,9 @@ rm -rf "$dir"
 func New(t testing.TB, targets ...string) *Server {
 	t.Helper()
 	hosttest.Need(t, hosttest.Libvirt, Missing())
-	server, err := Start(t.Context(), targets...)
+	ctx, cancel := context.WithTimeout(t.Context(), startTimeout)
+	defer cancel()
+	server, err := Start(ctx, targets...)
 	if err != nil {
 		t.Fatal(err)
 	}
