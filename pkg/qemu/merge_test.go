@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// told is a reading of the light class, and a monitor class that knows the
+// classes is a reading of the light class, and a monitor class that knows the
 // CPU time of some of its machines.
-func told(vms []VM, monitored ...string) (*reading, *monitor) {
+func classes(vms []VM, monitored ...string) (*reading, *monitor) {
 	r, m := &reading{vms: vms}, &monitor{guests: make(map[[16]byte]*guest), maxAge: time.Minute}
 	for i, vm := range vms {
 		id, _ := uuidOf(byte(i))
@@ -35,9 +35,9 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 	m := newMerger()
 	var vms []VM
 	for range 3 { // the memory of the one before must not show
-		light, monitor := told([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
+		light, monitor := classes([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
 		m.addDaemon(light, monitor, time.Time{})
-		light, monitor = told([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
+		light, monitor = classes([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
 		m.addDaemon(light, monitor, time.Time{})
 		m.addProcesses(processes)
 		vms = m.appendTo(vms[:0])
@@ -61,7 +61,7 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 }
 
 func TestNumbersPastTheirAgeAreLeftOut(t *testing.T) {
-	light, monitor := told([]VM{{Name: "a"}}, "a")
+	light, monitor := classes([]VM{{Name: "a"}}, "a")
 	for age, want := range map[time.Duration]bool{time.Minute: true, time.Minute + 1: false} {
 		m := newMerger()
 		m.addDaemon(light, monitor, time.Time{}.Add(age))

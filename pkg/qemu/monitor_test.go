@@ -21,7 +21,7 @@ func fleet(t *testing.T, h *fakeHost, n int) *fakeDaemon {
 // complete reports whether all classes have told of a machine at a time.
 func complete(vm VM, at time.Time) bool {
 	return vm.State == StateRunning && len(vm.Interfaces) == 1 && vm.Memory.Resident.Set && len(vm.Blocks) == 1 &&
-		vm.Blocks[0].Read.Requests.Set && vm.Monitor == Health{Reason: Ready, LastSuccess: at, Abandoned: vm.Monitor.Abandoned}
+		vm.Blocks[0].Read.Requests.Set && vm.Monitor.Reason == Ready && vm.Monitor.LastSuccess.Equal(at)
 }
 
 func TestAHungQEMUCostsTheOthersNothing(t *testing.T) {
@@ -139,7 +139,7 @@ func TestABusyMachineKeepsItsNumbersWhileTheyAreYoung(t *testing.T) {
 		now.advance(20 * time.Second)
 		s := c.Collect(t.Context())
 		vm := s.VMs[0]
-		if vm.Monitor != (Health{Reason: Busy, LastSuccess: first}) || !vm.CPU.Time.Set || vm.Memory.Resident.Set != want || vm.Blocks[0].Read.Requests.Set != want {
+		if vm.Monitor != (Health{Reason: Busy, LastSuccess: first, Age: Some(uint64(now.Now().Sub(first)))}) || !vm.CPU.Time.Set || vm.Memory.Resident.Set != want || vm.Blocks[0].Read.Requests.Set != want {
 			t.Errorf("after %d s: %+v", age, vm)
 		}
 		if !complete(s.VMs[1], now.Now()) {
