@@ -41,6 +41,7 @@ var vmGroups = [...]group{
 	{"perf", true, perfFamilies[:]},
 	{"bandwidth", true, bandwidthFamilies[:]},
 	{"dirtyrate", false, dirtyRateFamilies[:]},
+	{"job", true, jobFamilies[:]},
 	{"thread", true, threadFamilies[:]},
 	{"process", true, processFamilies[:]},
 }
