@@ -106,8 +106,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	if err := s.find(); err != nil {
 		return reading{}, err
 	}
-	careful := newCareful(ctx, s.root)
-	defer careful.end()
+	careful := &careful{ctx: ctx, root: s.root}
 	out := s.last.next(len(s.qemus))
 	s.machines = s.machines[:0]
 	for _, qemu := range s.qemus {
