@@ -32,7 +32,7 @@ type belongings struct {
 	netns  string // of its network devices
 	taps   []tap  // by name
 	vfs    []VF   // by address, without counters
-	groups groups
+	groups groupPaths
 }
 
 // careful reads what may take long, until once something has.

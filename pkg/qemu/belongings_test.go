@@ -106,17 +106,15 @@ func TestAProcessThatHidesItsDescriptors(t *testing.T) {
 	}
 }
 
-func TestJoinKeepsWhatTheDaemonServesAgain(t *testing.T) {
-	served := VM{
+func TestTheKernelsNumberWins(t *testing.T) {
+	vm := VM{
 		Name: "web", VCPUs: []VCPU{{Index: 1, State: VCPURunning, Time: Some(1), Wait: Some(2), Delay: Some(3)}},
 		Interfaces: []Interface{{Name: "tap0", Receive: Traffic{Bytes: Some(1)}}, {Name: "vhost0", Receive: Traffic{Bytes: Some(2)}}},
 	}
-	kernel := VM{
+	vm.join(&VM{
 		VCPUs: []VCPU{{Index: 0, Time: Some(10)}, {Index: 1, Time: Some(20)}}, Process: &Process{PID: 9},
 		Interfaces: []Interface{{Name: "tap0", Receive: Traffic{Bytes: Some(5)}}, {Name: "tap1"}},
-	}
-	vm := served
-	vm.join(&kernel)
+	})
 	want := VM{
 		Name: "web", VCPUs: []VCPU{{Index: 0, Time: Some(10)}, {Index: 1, State: VCPURunning, Time: Some(20), Wait: Some(2), Delay: Some(3)}},
 		Interfaces: []Interface{{Name: "tap0", Receive: Traffic{Bytes: Some(5)}}, {Name: "vhost0", Receive: Traffic{Bytes: Some(2)}}, {Name: "tap1"}},
@@ -124,9 +122,6 @@ func TestJoinKeepsWhatTheDaemonServesAgain(t *testing.T) {
 	}
 	if diff := cmp.Diff(want, vm); diff != "" {
 		t.Errorf("(-want +got):\n%s", diff)
-	}
-	if len(served.VCPUs) != 1 || served.VCPUs[0].Time != Some(1) || served.Interfaces[0].Receive.Bytes != Some(1) {
-		t.Errorf("the daemon's reading changed: %+v", served)
 	}
 }
 

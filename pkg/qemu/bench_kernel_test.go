@@ -69,25 +69,16 @@ func benchmarkScan(b *testing.B, s *scanner, n int) {
 	}
 	b.ReportMetric(float64(time.Since(start).Microseconds())/1000, "first-ms")
 	b.ReportAllocs()
-	before := cpuOfProcess(b)
+	before := cpuTime(b)
 	for b.Loop() {
 		if _, err := s.read(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
-	spent := float64((cpuOfProcess(b) - before).Microseconds()) / float64(b.N)
+	spent := float64((cpuTime(b) - before).Microseconds()) / float64(b.N)
 	b.ReportMetric(spent/1000, "cpu-ms")
 	b.ReportMetric(spent/float64(n), "cpu-us/vm")
 	b.ReportMetric(float64(s.open)/float64(n), "fds/vm")
-}
-
-// cpuOfProcess is the CPU time that this process has used.
-func cpuOfProcess(b *testing.B) time.Duration {
-	var used unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // wholeMachine makes machine number i as libvirt would start it.

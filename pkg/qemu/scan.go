@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// threadDetail is the group of statistics, off by default, that costs a
+	// file more of every thread: its context switches.
+	threadDetail = "thread_detail"
 	// tick is USER_HZ, which is 100 on every architecture that Go runs on.
 	tick = 10 * time.Millisecond
 	// rescan is how long a process is believed to be no QEMU: one that was
@@ -28,9 +31,7 @@ type scanner struct {
 	root *hostfs.Root
 	now  func() time.Time
 	vfs  VFReader // nil: nobody can tell
-	// switches says whether context switches are wanted, which cost a file
-	// more of every thread.
-	switches bool
+	switches bool // threadDetail is on
 
 	boot       int64 // Unix seconds; 0 until read
 	full       time.Time
@@ -80,7 +81,7 @@ type emulator struct {
 
 func newScanner(opt Options) *scanner {
 	s := &scanner{
-		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.ContextSwitches,
+		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail],
 		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
 	// The other half is for connections, sockets and whatever else.

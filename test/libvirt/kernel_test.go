@@ -50,7 +50,7 @@ func TestKernelClassOfAHungQEMUWithoutLibvirt(t *testing.T) {
 	uuid := uuids(t, host, "chatty")["chatty"]
 	pid, err := host.QEMUPID("chatty")
 	must(t, err)
-	c := collector(t, host, qemu.Options{ContextSwitches: true})
+	c := collector(t, host, qemu.Options{Groups: map[string]bool{"thread_detail": true}})
 
 	var busy qemu.VM
 	eventually(t, "the guest sends and the disk works", func() error {
