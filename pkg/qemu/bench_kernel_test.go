@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -102,6 +103,6 @@ func (h *fakeHost) wholeMachine(i int) {
 		h.write(cgroupRoot+group+name, content)
 	}
 	h.link(proc+"/ns/net", "net:[1]")
-	h.hold(fmt.Sprint(pid), "3", "/dev/net/tun", fmt.Sprintf("iff:\tvnet%d\n", i))
+	h.hold(strconv.Itoa(pid), "3", "/dev/net/tun", fmt.Sprintf("iff:\tvnet%d\n", i))
 	h.write(proc+"/net/dev", devHeading+fmt.Sprintf("  vnet%d: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n", i))
 }

@@ -28,10 +28,10 @@ const (
 // scanner reads the kernel class. It remembers what a process is and keeps
 // open what it reads at every scrape, so that a scrape reads only counters.
 type scanner struct {
-	root *hostfs.Root
-	now  func() time.Time
-	vfs  VFReader // nil: nobody can tell
-	switches bool // threadDetail is on
+	root     *hostfs.Root
+	now      func() time.Time
+	vfs      VFReader // nil: nobody can tell
+	switches bool     // threadDetail is on
 
 	boot       int64 // Unix seconds; 0 until read
 	full       time.Time
