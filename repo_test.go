@@ -45,6 +45,7 @@ var soleImporters = []struct {
 var layers = map[string][]string{
 	"internal/hostfs":    {},
 	"internal/agent":     {},
+	"internal/bpf":       {},
 	"internal/config":    {},
 	"internal/uevent":    {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
