@@ -242,4 +242,3 @@ func TestClosedProgramsMeasureNothing(t *testing.T) {
 		t.Error(err)
 	}
 }
-
