@@ -9,7 +9,7 @@ import (
 // The buckets of a [Histogram]: bucket k holds times up to 2^(FirstExponent+k)
 // seconds, the last one those that are longer.
 const (
-	Buckets       = 27
+	Buckets       = 26
 	FirstExponent = -20
 )
 

@@ -24,8 +24,8 @@ struct {
 } vms SEC(".maps");
 
 // The buckets of a histogram: times up to 2^-20 s, up to 2^-19 s, ... up to
-// 2^5 s, and longer ones.
-#define BUCKETS 27
+// 2^4 s, and longer ones.
+#define BUCKETS 26
 
 struct histogram {
 	__u64 sum; // nanoseconds
