@@ -36,5 +36,10 @@ var vmGroups = [...]group{
 	{"network", true, networkFamilies[:]},
 	{"block", true, blockFamilies[:]},
 	{"thread", true, threadFamilies[:]},
+	{"thread_detail", false, threadDetailFamilies[:]},
 	{"process", true, processFamilies[:]},
+	{"process_detail", false, processDetailFamilies[:]},
+	{"cgroup", true, cgroupFamilies[:]},
+	{"pressure", true, pressureFamilies[:]},
+	{"vf", true, vfFamilies[:]},
 }

@@ -24,6 +24,10 @@ type Options struct {
 	CallTimeout time.Duration // one reading of one source may take: 10 s
 	MaxAge      time.Duration // a late reading is served while younger: 1 min
 
+	// ContextSwitches asks for those of each thread, which cost a file more.
+	ContextSwitches bool
+	VFs             VFReader // nil: virtual functions have no counters
+
 	Now func() time.Time // time.Now; ages and quarantine go by it
 }
 
@@ -109,6 +113,7 @@ func (c *Collector) Run(ctx context.Context, ready func()) error {
 	c.ended = true
 	c.mu.Unlock()
 	c.work.Wait()
+	c.proc.stop()
 	for _, d := range c.daemons {
 		d.stop()
 	}

@@ -76,7 +76,7 @@ func addProcesses(vms, processes []VM) []VM {
 			i, found = byName[process.Name]
 		}
 		if found && vms[i].Process == nil {
-			vms[i].Process = process.Process
+			vms[i].join(&process)
 		} else {
 			vms = append(vms, process)
 		}

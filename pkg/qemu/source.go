@@ -86,7 +86,8 @@ func newSource(name string, class Class, c *Collector) *source {
 // newProcSource reads the kernel class.
 func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
-	s.read = newScanner(c.opt.Root, c.opt.Now).read
+	scanner := newScanner(c.opt)
+	s.read, s.close = scanner.read, scanner.close
 	return s
 }
 
