@@ -15,7 +15,8 @@ type Reason string
 
 // The reasons.
 const (
-	Loaded           Reason = "Loaded" // it runs
+	Loaded           Reason = "Loaded"   // it runs
+	Disabled         Reason = "Disabled" // nobody wants it
 	BTFMissing       Reason = "BTFMissing"
 	HookMissing      Reason = "HookMissing"
 	PermissionDenied Reason = "PermissionDenied"
@@ -26,6 +27,8 @@ const (
 // Remedy says what a person can do.
 func (r Reason) Remedy() string {
 	switch r {
+	case Disabled:
+		return "set telemetry.bpf in the configuration"
 	case BTFMissing:
 		return "use a kernel with CONFIG_DEBUG_INFO_BTF, and let the agent see /sys/kernel/btf/vmlinux"
 	case HookMissing:

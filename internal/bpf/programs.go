@@ -41,6 +41,15 @@ type Programs struct {
 // Load loads what the kernel takes, with room for a number of VMs.
 func Load(room int) *Programs { return load(room, objects()) }
 
+// None are the programs of somebody who wants none.
+func None() *Programs {
+	p := new(Programs)
+	for _, object := range objects() {
+		p.states = append(p.states, State{Program: object.name, Reason: Disabled})
+	}
+	return p
+}
+
 func load(room int, objects []object) *Programs {
 	p := &Programs{running: make(map[string]*program), slots: newSlots(room)}
 	kernel, closed := openKernel(room)

@@ -27,6 +27,7 @@ type Options struct {
 	// ContextSwitches asks for those of each thread, which cost a file more.
 	ContextSwitches bool
 	VFs             VFReader // nil: virtual functions have no counters
+	RunQueue        RunQueue // nil: run-queue delays are not measured
 
 	Now func() time.Time // time.Now; ages and quarantine go by it
 }
