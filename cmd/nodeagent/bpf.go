@@ -2,6 +2,7 @@ package main
 
 import (
 	"log/slog"
+	"runtime/debug"
 	"sync/atomic"
 
 	"github.com/virtnode/nodeagent/internal/bpf"
@@ -41,6 +42,7 @@ func (p *programs) want(wanted bool) {
 	next := bpf.None()
 	if wanted {
 		next = bpf.Load(maxMeasuredVMs)
+		debug.FreeOSMemory() // the types of the kernel took several MiB
 	}
 	if err := p.loaded.Swap(next).Close(); err != nil {
 		p.log.Warn("BPF programs were not closed", "error", err)
