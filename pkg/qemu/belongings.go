@@ -3,6 +3,7 @@ package qemu
 import (
 	"cmp"
 	"context"
+	"errors"
 	"path"
 	"slices"
 	"strconv"
@@ -13,7 +14,7 @@ import (
 )
 
 const (
-	// patience is how long one collection waits for files of /proc that may
+	// patience is how long a collection waits for files of /proc that may
 	// wait for somebody: the command line for the lock on the process's
 	// memory, a tap's descriptor for the lock on all network devices.
 	patience = 200 * time.Millisecond
@@ -34,34 +35,36 @@ type belongings struct {
 	groups groups
 }
 
-// careful reads files that may take long, all together no longer than patience.
+// careful reads what may take long, until once something has.
 type careful struct {
-	ctx    context.Context
-	root   *hostfs.Root
-	bound  *hostfs.Root // nil until it is needed
-	cancel context.CancelFunc
+	ctx  context.Context // of the collection
+	root *hostfs.Root
+	late bool // something took longer than patience: nothing else is tried
 }
 
-func newCareful(ctx context.Context, root *hostfs.Root) *careful {
-	return &careful{ctx: ctx, root: root, cancel: func() {}}
-}
-
-func (c *careful) within() *hostfs.Root {
-	if c.bound == nil {
-		var ctx context.Context
-		ctx, c.cancel = context.WithTimeout(c.ctx, patience)
-		c.bound = c.root.Within(ctx)
+// take reads something with patience. What is done in there must share
+// nothing with its caller if it takes longer. What hung before and still does
+// fails at once, so that each collection loses time to one such place at most.
+func take[T any](c *careful, op, name string, read func() (T, error)) (T, error) {
+	if c.late {
+		var none T
+		return none, errLate
 	}
-	return c.bound
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	value, err := hostfs.Within(c.root.Within(ctx), op, name, read)
+	c.late = ctx.Err() != nil
+	return value, err
 }
 
-func (c *careful) end() { c.cancel() }
+var errLate = errors.New("not tried: something else took too long")
 
 // examine learns what a process is and has, if that is not known or was
 // learnt long ago. It reports whether the process runs a machine.
 func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if e.id == nil {
-		data, err := careful.within().ReadFile(procPath(e.pid, "cmdline"))
+		root, name := s.root, procPath(e.pid, "cmdline")
+		data, err := take(careful, "read", name, func() ([]byte, error) { return root.ReadFile(name) })
 		if err != nil {
 			return false // until it can be read, it is no machine under a wrong name
 		}
@@ -72,8 +75,6 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if !e.id.machine || now.Before(e.due) {
 		return e.id.machine
 	}
-	// What is done in there must share nothing with what goes on out here if
-	// it takes too long.
 	root, pid := s.root, e.pid
 	tids := make([]int, 0, len(e.threads))
 	for _, t := range e.threads {
@@ -81,7 +82,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 			tids = append(tids, t.tid)
 		}
 	}
-	found, err := hostfs.Within(careful.within(), "examine", procPath(pid, ""), func() (belongings, error) {
+	found, err := take(careful, "examine", procPath(pid, ""), func() (belongings, error) {
 		b := belongings{groups: findGroups(root, pid, tids)}
 		b.findDevices(root, pid)
 		return b, nil

@@ -141,3 +141,13 @@ func checkGoroutines(t testing.TB) {
 		eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 	})
 }
+
+// descriptors counts the open files of this process.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}

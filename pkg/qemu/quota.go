@@ -11,7 +11,7 @@ import (
 type cgroup struct {
 	groups groups
 	cpu    []*cpuGroup
-	memory []*memoryGroup
+	memory []memoryGroup
 	// events is memory.events of the topmost group; of version 1 it is
 	// memory.oom_control, with memory.failcnt beside it.
 	events, failures *hostfs.File
@@ -29,11 +29,7 @@ type cpuGroup struct {
 }
 
 // memoryGroup is a group with the memory controller.
-type memoryGroup struct {
-	dir   string
-	usage *hostfs.File
-	limit *hostfs.File
-}
+type memoryGroup struct{ usage, limit *hostfs.File }
 
 // joinCgroup takes over which groups a machine is in, and reads what of them
 // may be read once in a while: quotas, and the counters of groups without one.
@@ -43,8 +39,8 @@ func (s *scanner) joinCgroup(e *emulator) {
 	s.countGroups(now, 1)
 	if !slices.Equal(c.groups.memory, now.memory) || c.groups.pressure != now.pressure {
 		s.closeMemory(c)
-		s.openMemory(c, now)
 	}
+	s.openMemory(c, now)
 	kept := make([]*cpuGroup, 0, len(now.cpu))
 	for _, dir := range now.cpu {
 		at := slices.IndexFunc(c.cpu, func(g *cpuGroup) bool { return g.dir == dir })
@@ -70,24 +66,29 @@ func (s *scanner) joinCgroup(e *emulator) {
 	}
 }
 
+// openMemory names the files that are read at every scrape, again those that
+// were not there.
 func (s *scanner) openMemory(c *cgroup, now *groups) {
-	usage, limit := "/memory.usage_in_bytes", "/memory.limit_in_bytes"
+	usage, limit, events := "/memory.usage_in_bytes", "/memory.limit_in_bytes", "/memory.oom_control"
 	if now.unified {
-		usage, limit = "/memory.current", "/memory.max"
+		usage, limit, events = "/memory.current", "/memory.max", "/memory.events"
 	}
-	for _, dir := range now.memory {
-		c.memory = append(c.memory, &memoryGroup{dir: dir, usage: s.root.File(dir + usage), limit: s.root.File(dir + limit)})
-	}
-	if len(now.memory) > 0 {
-		top := now.memory[0]
-		if now.unified {
-			c.events = s.root.File(top + "/memory.events")
-		} else {
-			c.events, c.failures = s.root.File(top+"/memory.oom_control"), s.root.File(top+"/memory.failcnt")
+	if len(c.memory) == 0 {
+		for _, dir := range now.memory {
+			c.memory = append(c.memory, memoryGroup{usage: s.root.File(dir + usage), limit: s.root.File(dir + limit)})
 		}
 	}
-	if now.pressure != "" {
-		for i, name := range [...]string{"/cpu.pressure", "/memory.pressure", "/io.pressure"} {
+	if len(now.memory) > 0 && c.events == nil {
+		c.events = s.root.File(now.memory[0] + events)
+		if !now.unified {
+			c.failures = s.root.File(now.memory[0] + "/memory.failcnt")
+		}
+	}
+	if now.pressure == "" {
+		return
+	}
+	for i, name := range [...]string{"/cpu.pressure", "/memory.pressure", "/io.pressure"} {
+		if c.pressure[i] == nil {
 			c.pressure[i] = s.root.File(now.pressure + name)
 		}
 	}
@@ -196,8 +197,14 @@ func (s *scanner) readCgroup(e *emulator, to *Cgroup) {
 		return
 	}
 	for i, pressure := range [...]*Pressure{&to.CPUPressure, &to.MemoryPressure, &to.IOPressure} {
-		if data, err := s.readFile(c.pressure[i]); err == nil {
+		if c.pressure[i] == nil {
+			continue
+		}
+		data, err := s.readFile(c.pressure[i])
+		if err == nil {
 			*pressure = counted(s, data, parsePressure)
+		} else {
+			c.pressure[i] = nil // until the machine is examined again
 		}
 	}
 }

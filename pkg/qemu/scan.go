@@ -37,6 +37,7 @@ type scanner struct {
 	round      uint64
 	processes  map[int]process
 	qemus      []*emulator // the oldest first
+	machines   []*emulator // those of them that this reading is about
 	namespaces map[string]*namespace
 	groups     map[groupKey]int // machines by their topmost control groups
 
@@ -67,10 +68,10 @@ type emulator struct {
 
 	stat, status, io *hostfs.File
 
-	count   uint64    // of its threads, when they were listed
+	count   uint64  // of its threads, when they were listed
 	threads []*task // those with a lasting role, by number
-	settled []int     // numbers of the others that have a name, ascending
-	parts   []*part   // by role, number and name
+	settled []int   // numbers of the others that have a name, ascending
+	parts   []*part // by role, number and name
 	// roles add up what threads used; it stays when a thread ends. lasting is
 	// the part of it that the process itself is charged for.
 	roles   [len(Roles)]Usage
@@ -110,14 +111,20 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	if err := s.find(); err != nil {
 		return reading{}, err
 	}
-	careful := newCareful(ctx, s.root)
-	defer careful.end()
+	careful := &careful{ctx: ctx, root: s.root}
 	out := s.last.next(len(s.qemus))
+	s.machines = s.machines[:0]
 	for _, qemu := range s.qemus {
 		if ctx.Err() != nil {
 			return reading{}, ctx.Err()
 		}
-		s.readProcess(careful, qemu, &out)
+		if machine := s.readProcess(careful, qemu, &out); machine != nil {
+			s.machines = append(s.machines, machine)
+		}
+	}
+	// Now it is known which of them share a group.
+	for i, machine := range s.machines {
+		s.readCgroup(machine, &out.processes[i].Cgroup)
 	}
 	s.readVFs(out.vms)
 	s.readRunQueue(out.vms)
@@ -220,23 +227,24 @@ func (s *scanner) close() {
 	}
 }
 
-// readProcess appends the machine of a QEMU process, unless it has ended or
-// runs none.
-func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) {
+// readProcess appends the machine of a QEMU process and returns the process,
+// another one if the number is taken again. It returns nil when the process
+// has ended or runs no machine.
+func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulator {
 	now, err := s.readTimes(e)
 	if errors.Is(err, errAnother) || gone(err) {
 		// The number may belong to another process by now, a QEMU too.
 		s.forget(e.pid)
 		known, found := s.look(e.pid)
 		if !found || known.qemu == nil {
-			return
+			return nil
 		}
 		known.round = s.round
 		s.processes[e.pid], e = known, known.qemu
 		now, err = s.readTimes(e)
 	}
 	if err != nil || now.state == 'Z' || now.state == 'X' || !s.examine(careful, e) {
-		return
+		return nil
 	}
 	vm, p := out.add()
 	vm.Name, vm.UUID, vm.Source, vm.Process = e.id.name, e.id.uuid, SourceProc, p
@@ -254,7 +262,7 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) {
 	out.addParts(vm, e.parts)
 	out.addInterfaces(vm, e, s)
 	out.addVFs(vm, e.belongings.vfs)
-	s.readCgroup(e, &p.Cgroup)
+	return e
 }
 
 // errAnother says that a process number belongs to another process by now.

@@ -46,8 +46,8 @@ func TestParseStatus(t *testing.T) {
 		"Name:\tx\nVmRSS:\t   12 kB\nVmSwap:\t 3 kB\nRssAnon:\t 7 kB\nRssFile:\t 4 kB\nRssShmem:\t 1 kB\nHugetlbPages:\t 2048 kB\n": {
 			resident: Some(12 * kib), swap: Some(3 * kib), anonymous: Some(7 * kib), file: Some(4 * kib), shared: Some(1 * kib), huge: Some(2048 * kib),
 		},
-		"Name:\tVmRSS:\nState:\tZ (zombie)\n":                            {},
-		"VmRSS:\t0 kB\n\nno colon":                                       {resident: Some(0)},
+		"Name:\tVmRSS:\nState:\tZ (zombie)\n":                           {},
+		"VmRSS:\t0 kB\n\nno colon":                                      {resident: Some(0)},
 		"voluntary_ctxt_switches:\t5\nnonvoluntary_ctxt_switches:\t6\n": {voluntary: Some(5), involuntary: Some(6)},
 	} {
 		if got, err := parseStatus([]byte(text)); err != nil || got != want {

@@ -23,8 +23,9 @@ type task struct {
 	part     *part // nil for roles that have none
 	own      bool  // one of the process's threads, not a kernel thread beside it
 	stat     *hostfs.File
-	delay    *hostfs.File
+	sched    *hostfs.File
 	switches *hostfs.File
+	ran      []byte // what sched said last, which changes when the thread runs
 	last     Usage
 }
 
@@ -70,8 +71,18 @@ func (s *scanner) readThreads(e *emulator) (ended bool) {
 
 // readThread reads one thread; false means that it has ended.
 func (s *scanner) readThread(e *emulator, t *task) bool {
-	data, err := s.readFile(t.stat)
-	if err != nil || len(data) == 0 {
+	data, err := s.readFile(t.sched)
+	if err == nil && len(data) > 0 && bytes.Equal(data, t.ran) {
+		return true // it has not run since
+	}
+	var used Usage
+	if err == nil {
+		used.Delay = counted(s, data, parseSchedstat)
+		if t.ran = t.ran[:0]; used.Delay.Set { // a kernel that counts
+			t.ran = append(t.ran, data...)
+		}
+	}
+	if data, err = s.readFile(t.stat); err != nil || len(data) == 0 {
 		return err != nil && !gone(err)
 	}
 	now, err := parseStat(data)
@@ -82,10 +93,7 @@ func (s *scanner) readThread(e *emulator, t *task) bool {
 	if now.start != t.start {
 		return false
 	}
-	used := Usage{CPU: Some(now.user + now.system), System: Some(now.system)}
-	if data, err := s.readFile(t.delay); err == nil {
-		used.Delay = counted(s, data, parseSchedstat)
-	}
+	used.CPU, used.System = Some(now.user+now.system), Some(now.system)
 	if s.switches {
 		if data, err := s.readFile(t.switches); err == nil {
 			about := counted(s, data, parseStatus)
@@ -161,7 +169,7 @@ func (s *scanner) meet(e *emulator, tid int) {
 	}
 	s.follow(e, &task{
 		tid: tid, start: now.start, role: role, part: e.part(role, name), own: true, stat: file,
-		delay:    s.root.File(taskPath(e.pid, tid, "schedstat")),
+		sched:    s.root.File(taskPath(e.pid, tid, "schedstat")),
 		switches: s.root.File(taskPath(e.pid, tid, "status")),
 	})
 }
@@ -178,7 +186,7 @@ func (s *scanner) followVhost(e *emulator, tid int) {
 	}
 	s.follow(e, &task{
 		tid: tid, start: counted(s, data, parseStat).start, role: RoleVhost, stat: file,
-		delay: s.root.File(procPath(tid, "schedstat")), switches: s.root.File(procPath(tid, "status")),
+		sched: s.root.File(procPath(tid, "schedstat")), switches: s.root.File(procPath(tid, "status")),
 	})
 }
 
@@ -200,7 +208,7 @@ func (s *scanner) follow(e *emulator, t *task) {
 
 // close gives back what a thread holds.
 func (t *task) close(s *scanner) {
-	for _, file := range []*hostfs.File{t.stat, t.delay, t.switches} {
+	for _, file := range []*hostfs.File{t.stat, t.sched, t.switches} {
 		s.closeFile(file)
 	}
 	if t.part != nil {
