@@ -23,17 +23,17 @@ func (s *scanner) readRunQueue(vms []VM) {
 	if s.runQueue == nil {
 		return
 	}
-	s.machines = s.machines[:0]
+	s.measured = s.measured[:0]
 	for _, e := range s.qemus {
 		if e.id != nil && e.id.machine {
-			s.machines = append(s.machines, ProcessID{PID: e.pid, Start: s.startTime(e.start)})
+			s.measured = append(s.measured, ProcessID{PID: e.pid, Start: s.startTime(e.start)})
 		}
 	}
 	clear(s.byPID)
 	for i := range vms {
 		s.byPID[vms[i].Process.PID] = vms[i].Process
 	}
-	s.runQueue.Delays(s.machines, func(pid int, delays *Histogram) {
+	s.runQueue.Delays(s.measured, func(pid int, delays *Histogram) {
 		if p := s.byPID[pid]; p != nil {
 			p.RunQueueDelay = *delays
 		}

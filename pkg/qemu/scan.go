@@ -48,7 +48,7 @@ type scanner struct {
 	pids, tids  []int
 
 	runQueue RunQueue // nil: nobody measures
-	machines []ProcessID
+	measured []ProcessID
 	byPID    map[int]*Process
 }
 
