@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster,runtime
+TIERS := libvirt,vm,cluster,runtime,bpf
 
 .PHONY: help
 help: ## list the targets
@@ -67,6 +67,12 @@ generate: ## make the generated documents anew
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
+
+.PHONY: bpf
+bpf: ## compile the BPF programs anew; only when their C source has changed
+	@test/install.sh bpf
+	go generate ./internal/bpf
+	cd internal/bpf && sha256sum *.c *.h *.o >objects.sum
 
 .PHONY: fmt
 fmt: ## format the code
