@@ -57,11 +57,21 @@ func (w *writer) reset() { *w = writer{buf: w.buf[:0], bases: w.bases[:0], ends:
 // write appends families over things, family by family. A family without a
 // sample leaves no trace. label appends a thing's own labels to its argument.
 func write[T any](w *writer, families []family[T], things []T, label func([]byte, *T) []byte) {
+	labelAll(w, things, label)
+	writeLabelled(w, families, things)
+}
+
+// labelAll sets the labels that things have on each of their series.
+func labelAll[T any](w *writer, things []T, label func([]byte, *T) []byte) {
 	w.bases, w.ends = w.bases[:0], w.ends[:0]
 	for i := range things {
 		w.bases = label(w.bases, &things[i])
 		w.ends = append(w.ends, len(w.bases))
 	}
+}
+
+// writeLabelled appends families over things that labelAll was called with.
+func writeLabelled[T any](w *writer, families []family[T], things []T) {
 	for i := range families {
 		f := &families[i]
 		w.name, w.help, w.kind, w.unit, w.begun = f.name, f.help, f.kind, f.unit, false

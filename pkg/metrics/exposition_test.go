@@ -101,7 +101,7 @@ func TestExposition(t *testing.T) {
 
 func TestWhatNobodyKnowsHasNoSeries(t *testing.T) {
 	page := encode(qemu.VM{Name: "a", Source: "s"})
-	want := "# HELP virtnode_vm_info " + vmFamilies[0].help + "\n# TYPE virtnode_vm_info gauge\n" +
+	want := "# HELP virtnode_vm_info " + infoFamilies[0].help + "\n# TYPE virtnode_vm_info gauge\n" +
 		`virtnode_vm_info{namespace="",name="a",uuid="",source="s"} 1` + "\n"
 	if diff := cmp.Diff(want, page); diff != "" {
 		t.Error(diff)
@@ -155,8 +155,10 @@ func (constMetrics) Describe(chan<- *prometheus.Desc) {}
 
 func (c constMetrics) Collect(out chan<- prometheus.Metric) {
 	help := make(map[string]string)
-	for i := range vmFamilies {
-		help[vmFamilies[i].name] = vmFamilies[i].help
+	for _, group := range vmGroups {
+		for i := range group.families {
+			help[group.families[i].name] = group.families[i].help
+		}
 	}
 	for i := range c {
 		vm := &c[i]
@@ -282,8 +284,10 @@ func TestFamiliesFollowTheRules(t *testing.T) {
 			t.Errorf("%s: %s, %s, %q", name, kind, class, help)
 		}
 	}
-	for i := range vmFamilies {
-		check(vmFamilies[i].name, vmFamilies[i].kind, vmFamilies[i].class, vmFamilies[i].help)
+	for _, group := range vmGroups {
+		for _, f := range group.families {
+			check(f.name, f.kind, f.class, f.help)
+		}
 	}
 	for i := range sourceFamilies {
 		check(sourceFamilies[i].name, sourceFamilies[i].kind, sourceFamilies[i].class, sourceFamilies[i].help)

@@ -54,7 +54,10 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 
 // appendSnapshot appends what is known about virtual machines.
 func appendSnapshot(w *writer, snapshot *qemu.Snapshot) {
-	write(w, vmFamilies[:], snapshot.VMs, labelVM)
+	labelAll(w, snapshot.VMs, labelVM)
+	for _, group := range vmGroups {
+		writeLabelled(w, group.families, snapshot.VMs)
+	}
 }
 
 func (s *Server) appendRegistry(w *writer) error {
