@@ -55,7 +55,8 @@ type fleet struct {
 }
 
 // startFleet starts the shared bed. Its machines have a disk and a NIC, and
-// the first two do something with them.
+// the first does something with them; taps keep their
+// names when a machine starts anew.
 func startFleet() (*fleet, error) {
 	ctx := context.Background()
 	host, err := libvirt.Start(ctx, libvirt.Options{})
@@ -65,7 +66,7 @@ func startFleet() (*fleet, error) {
 	shared.closers = append(shared.closers, host.Close)
 	domains := make([]libvirt.Domain, fleetSize)
 	for i := range domains {
-		domains[i] = libvirt.Domain{Name: fmt.Sprintf("vm-%d", i), NICs: []libvirt.NIC{{}}}
+		domains[i] = libvirt.Domain{Name: fmt.Sprintf("vm-%d", i), NICs: []libvirt.NIC{{Tap: fmt.Sprintf("tap-%d", i)}}}
 	}
 	domains[0].Workload = libvirt.DiskAndNet
 	if err := host.StartDomains(ctx, domains...); err != nil {
