@@ -44,6 +44,9 @@ func (h *Host) Define(ctx context.Context, domain Domain) error {
 	if err := h.makeDisks(ctx, domain); err != nil {
 		return fmt.Errorf("make the disks of %s: %w", domain.Name, err)
 	}
+	if err := h.pod.own(filepath.Join(h.dir, imageDir)); err != nil {
+		return err
+	}
 	text, err := domain.xml(filepath.Join(h.dir, imageDir))
 	if err != nil {
 		return fmt.Errorf("describe %s: %w", domain.Name, err)

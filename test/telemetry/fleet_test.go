@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -78,11 +77,11 @@ func startFleet() (*fleet, error) {
 func fleetOf(ctx context.Context, host *libvirt.Host, domains []libvirt.Domain) (*fleet, error) {
 	f := &fleet{Host: host, uuids: make(map[string]string)}
 	for _, domain := range domains {
-		out, err := host.Virsh(ctx, "domuuid", domain.Name)
+		uuid, err := host.UUID(ctx, domain.Name)
 		if err != nil {
 			return nil, err
 		}
-		f.names, f.uuids[domain.Name] = append(f.names, domain.Name), strings.TrimSpace(out)
+		f.names, f.uuids[domain.Name] = append(f.names, domain.Name), uuid
 	}
 	return f, nil
 }
