@@ -23,6 +23,10 @@ type Domain struct {
 	CDROM     bool   // an empty CD-ROM drive
 	IOThreads int    // which the disks share
 	Workload  Workload
+	OnCrash   string // what libvirt does when the guest panics: destroy when empty
+	Panic     bool   // pvpanic, through which a guest says that it did
+	Title     string
+	Metadata  string // XML, of a name space of its own
 }
 
 // Disk is a virtio disk on a file that takes no room until it is written.

@@ -75,7 +75,7 @@ func newHost(options Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := errors.Join(makeLayout(dir), options.Pod.makeVolume()); err != nil {
+	if err := errors.Join(makeLayout(dir), options.Pod.makeVolume(), options.Pod.addUser(dir)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	ns, err := enclose(dir, options)
@@ -86,13 +86,13 @@ func newHost(options Options) (*Host, error) {
 }
 
 func (h *Host) boot(ctx context.Context) error {
-	if err := writeSettings(h.dir); err != nil {
-		return err
-	}
-	if err := h.pod.own(h.dir, h.pod.volume()); err != nil {
+	if err := writeSettings(h.dir, h.pod.mode()); err != nil {
 		return err
 	}
 	if err := recallCapabilities(h.dir); err != nil {
+		return err
+	}
+	if err := h.pod.own(h.dir, h.pod.volume()); err != nil {
 		return err
 	}
 	if err := h.StartDaemon(ctx); err != nil {

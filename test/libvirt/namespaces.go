@@ -41,6 +41,9 @@ if [ -n "$2" ]; then
 	mkdir -p /run/libvirt
 	mount --bind "$2" /run/libvirt
 fi
+if [ -e "$1/passwd" ]; then
+	mount --bind "$1/passwd" /etc/passwd
+fi
 mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 mount --bind "$1/log" /var/log

@@ -61,6 +61,23 @@ func (p *Pod) makeVolume() error {
 	return nil
 }
 
+// addUser writes, for the bed alone, a /etc/passwd that has the user: libvirt
+// asks for the name of whoever it works for.
+func (p *Pod) addUser(dir string) error {
+	if p.mode() == system {
+		return nil
+	}
+	users, err := os.ReadFile("/etc/passwd")
+	if err != nil {
+		return fmt.Errorf("add a user: %w", err)
+	}
+	users = fmt.Appendf(users, "bed-pod:x:%d:%d::/var/lib/libvirt:/bin/sh\n", p.User, p.User)
+	if err := os.WriteFile(filepath.Join(dir, "passwd"), users, 0o644); err != nil {
+		return fmt.Errorf("add a user: %w", err)
+	}
+	return nil
+}
+
 // remove does what the kubelet does when the pod has ended.
 func (p *Pod) remove() error {
 	if p == nil {

@@ -19,8 +19,6 @@ log_outputs = "3:file:/var/log/libvirtd.log"
 // (virtlogd), and none of the walls that protect a machine from its guests.
 const qemuSettings = `stdio_handler = "file"
 security_driver = "none"
-user = "root"
-group = "root"
 dynamic_ownership = 0
 remember_owner = 0
 namespaces = [ ]
@@ -28,8 +26,17 @@ seccomp_sandbox = 0
 clear_emulator_capabilities = 0
 `
 
-func writeSettings(dir string) error {
-	for name, text := range map[string]string{"libvirtd.conf": daemonSettings, "qemu.conf": qemuSettings} {
+// asRoot is what a system's libvirtd needs besides; a session's has no choice.
+const asRoot = `user = "root"
+group = "root"
+`
+
+func writeSettings(dir, mode string) error {
+	qemu := qemuSettings
+	if mode == system {
+		qemu += asRoot
+	}
+	for name, text := range map[string]string{"libvirtd.conf": daemonSettings, "qemu.conf": qemu} {
 		if err := os.WriteFile(filepath.Join(dir, etcDir, name), []byte(text), 0o644); err != nil {
 			return fmt.Errorf("write libvirt's settings: %w", err)
 		}
