@@ -254,9 +254,9 @@ func TestHostileNames(t *testing.T) {
 	}
 	long := strings.Repeat("a\"\\{}=\t", 1500)
 	f := newFleet(t, libvirt.Options{},
-		libvirt.Domain{Name: `quo"te\back{sl}ash=,`, Title: `ti"tle` + long, Metadata: `<app:info xmlns:app="http://example.org/app"><app:name>a&#10;b"` + long + `</app:name></app:info>`},
-		libvirt.Domain{Name: "naïve-☃-" + strings.Repeat("x", 180)},
-		libvirt.Domain{Name: plainName},
+		libvirt.Domain{Name: `quo"te\back{sl}ash=,`, NICs: []libvirt.NIC{{}}, Title: `ti"tle` + long, Metadata: `<app:info xmlns:app="http://example.org/app"><app:name>a&#10;b"` + long + `</app:name></app:info>`},
+		libvirt.Domain{Name: "naïve-☃-" + strings.Repeat("x", 180), NICs: []libvirt.NIC{{}}},
+		libvirt.Domain{Name: plainName, NICs: []libvirt.NIC{{}}},
 	)
 	liar := startImpostor(t, f.Socket(), 1<<30, func(packet []byte) {
 		for i := bytes.Index(packet, []byte(plainName)); i >= 0; i = bytes.Index(packet, []byte(plainName)) {
