@@ -136,7 +136,7 @@ func launch(program Program) (p *Process, err error) {
 			err = errors.Join(err, os.RemoveAll(dir))
 		}
 	}()
-	address, err := freeAddress()
+	address, err := hosttest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -159,19 +159,6 @@ func launch(program Program) (p *Process, err error) {
 		close(p.ended)
 	}()
 	return p, nil
-}
-
-// freeAddress is a loopback address that nobody listens at.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return address, nil
 }
 
 // ready waits until the program takes connections.

@@ -3,9 +3,10 @@ package libvirt
 import (
 	"context"
 	"fmt"
-	"net"
 	"os/exec"
 	"strings"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // Migration is a domain on its way from one bed to another.
@@ -20,12 +21,8 @@ type Migration struct {
 // Both beds must be in the machine's network. A domain of workload Dirty does
 // not arrive before Hurry.
 func (h *Host) Migrate(ctx context.Context, domain string, to *Host) (*Migration, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	address, err := hosttest.FreeAddress()
 	if err != nil {
-		return nil, fmt.Errorf("find a port to migrate %s through: %w", domain, err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
 		return nil, fmt.Errorf("find a port to migrate %s through: %w", domain, err)
 	}
 	// Unsafe is what disks are in a cache of the host that is the same host.

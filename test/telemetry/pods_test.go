@@ -103,12 +103,9 @@ func inGroup(t *testing.T, group string, do func()) {
 
 // startNodeAgent runs the agent as on a node: it finds by itself what there is
 // below /var/lib/kubelet, and this machine's own libvirt is hidden.
-func startNodeAgent(t *testing.T, kubelet string, more map[string]string) *exporter.Process {
+func startNodeAgent(t *testing.T, kubelet string) *exporter.Process {
 	t.Helper()
 	mounts := map[string]string{"/var/lib/kubelet": kubelet, "/run/libvirt": t.TempDir()}
-	for at, folder := range more {
-		mounts[at] = folder
-	}
 	return startAgentIn(t, exporter.AgentOptions{Mounts: mounts, Config: fmt.Sprintf("telemetry:\n  callTimeout: %v\n", callTimeout)})
 }
 
@@ -143,7 +140,7 @@ func TestPodsComeAndGo(t *testing.T) {
 	hosttest.Need(t, hosttest.Libvirt, libvirt.Missing())
 	kubelet := t.TempDir()
 	must(t, os.MkdirAll(filepath.Join(kubelet, "pods", uidOf(99), "volumes"), 0o755)) // a pod without libvirt
-	agent := startNodeAgent(t, kubelet, nil)
+	agent := startNodeAgent(t, kubelet)
 
 	session := startLauncher(t, kubelet, 1, 107, libvirt.Domain{Name: "default_web"})
 	tells(t, agent, session)
@@ -189,7 +186,7 @@ func TestPodsMayNotLead(t *testing.T) {
 	kubelet := t.TempDir()
 	host := newFleet(t, libvirt.Options{}, libvirt.Domain{Name: "treasure"})
 	victim := startLauncher(t, kubelet, 1, 107, libvirt.Domain{Name: "default_victim"})
-	agent := startNodeAgent(t, kubelet, nil)
+	agent := startNodeAgent(t, kubelet)
 	tells(t, agent, victim)
 
 	volume := func(n int) string {
