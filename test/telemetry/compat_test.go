@@ -28,7 +28,7 @@ func TestSpeaksAsDebiansExporter(t *testing.T) {
 	theirs := start(t, exporter.Debian(f.URI()))
 
 	first := fleetSeries(scrape(t, theirs))
-	if len(first) < 60 {
+	if len(first) < 50 {
 		t.Fatalf("theirs has only %d series", len(first))
 	}
 	_, page, _ := between(t, f, ours, "chatty")
