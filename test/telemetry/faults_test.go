@@ -44,7 +44,7 @@ func TestHungQEMU(t *testing.T) {
 		"the agent starts later": func(t *testing.T) *watch {
 			w := watchAgent(t, f, startAgent(t, "", f.URI()))
 			must(t, f.Hang(victim))
-			return watchAgentLate(t, w)
+			return watchAgentLate(t, w, others)
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestHungQEMU(t *testing.T) {
 // watchAgentLate starts a second agent, which has not seen the machines before
 // the fault, and holds it to what the first one told. Its first pages may lack
 // what the abandoned call would have brought.
-func watchAgentLate(t *testing.T, w *watch) *watch {
+func watchAgentLate(t *testing.T, w *watch, others []string) *watch {
 	t.Helper()
 	late := *w
 	late.Process = startAgent(t, "", w.fleet.URI())
@@ -72,7 +72,7 @@ func watchAgentLate(t *testing.T, w *watch) *watch {
 		scrapes++
 		page := scrape(t, late.Process)
 		late.took = append(late.took, page.Took)
-		for _, name := range w.fleet.others("vm-4") {
+		for _, name := range others {
 			if lost := w.lost(page, w.fleet.uuids[name], kernel, light, monitor); len(lost) > 0 {
 				return fmt.Errorf("%s has no %v", name, lost)
 			}

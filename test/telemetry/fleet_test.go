@@ -94,6 +94,13 @@ func sharedFleet(t *testing.T) *fleet {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// A test that failed may have left its fault behind.
+	if err := f.ResumeDaemon(); err != nil {
+		must(t, f.StartDaemon(t.Context()))
+	}
+	for _, name := range f.names {
+		_ = f.Resume(name)
+	}
 	return f
 }
 
