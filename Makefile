@@ -59,8 +59,11 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 	done
 
 .PHONY: bench
-bench: ## measure the hot path beside its peers, in one run
-	go test -run '^$$' -bench . -benchmem ./pkg/...
+bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real VMs (default 200: 10 GB, 20 minutes), then all Go benchmarks (root)
+	@test/install.sh libvirt >&2
+	@go build -o bin/bench ./test/bench
+	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)'
+	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate
 generate: ## make the generated documents anew
