@@ -85,7 +85,7 @@ func (f *File) read(buf []byte) ([]byte, error) {
 func pread(fd int, buf []byte, offset int64) (int, error) {
 	for {
 		n, err := unix.Pread(fd, buf, offset)
-		if err != unix.EINTR { //nolint:errorlint // an errno as the system call returns it
+		if err != unix.EINTR {
 			return n, err
 		}
 	}

@@ -14,10 +14,12 @@ import (
 )
 
 const (
-	// patience is how long a collection waits for files of /proc that may
-	// wait for somebody: the command line for the lock on the process's
-	// memory, a tap's descriptor for the lock on all network devices.
-	patience = 200 * time.Millisecond
+	// patience is how long a file of /proc is waited for that may wait for
+	// somebody: the command line for the lock on the process's memory, a tap's
+	// descriptor for the lock on all network devices.
+	patience = 50 * time.Millisecond
+	// mostLate is how often a collection loses its patience.
+	mostLate = 4
 	// settled is how long what a process has is believed to stay as it is:
 	// its descriptors, its control groups and their limits, the names of its
 	// threads. Machines are looked at in turn, so that it may be twice that.
@@ -32,32 +34,34 @@ type belongings struct {
 	netns  string // of its network devices
 	taps   []tap  // by name
 	vfs    []VF   // by address, without counters
-	groups groups
+	groups groupPaths
 }
 
-// careful reads what may take long, until once something has.
+// careful reads what may take long, until that has happened too often.
 type careful struct {
 	ctx  context.Context // of the collection
 	root *hostfs.Root
-	late bool // something took longer than patience: nothing else is tried
+	late int // how often something took longer than patience
 }
 
 // take reads something with patience. What is done in there must share
 // nothing with its caller if it takes longer. What hung before and still does
-// fails at once, so that each collection loses time to one such place at most.
+// fails at once, so that it takes time of one collection only.
 func take[T any](c *careful, op, name string, read func() (T, error)) (T, error) {
-	if c.late {
+	if c.late >= mostLate {
 		var none T
 		return none, errLate
 	}
 	ctx, cancel := context.WithTimeout(c.ctx, patience)
 	defer cancel()
 	value, err := hostfs.Within(c.root.Within(ctx), op, name, read)
-	c.late = ctx.Err() != nil
+	if ctx.Err() != nil {
+		c.late++
+	}
 	return value, err
 }
 
-var errLate = errors.New("not tried: something else took too long")
+var errLate = errors.New("not tried: too much else took too long")
 
 // examine learns what a process is and has, if that is not known or was
 // learnt long ago. It reports whether the process runs a machine.

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 	"time"
 
@@ -69,25 +70,16 @@ func benchmarkScan(b *testing.B, s *scanner, n int) {
 	}
 	b.ReportMetric(float64(time.Since(start).Microseconds())/1000, "first-ms")
 	b.ReportAllocs()
-	before := cpuOfProcess(b)
+	before := cpuTime(b)
 	for b.Loop() {
 		if _, err := s.read(b.Context()); err != nil {
 			b.Fatal(err)
 		}
 	}
-	spent := float64((cpuOfProcess(b) - before).Microseconds()) / float64(b.N)
+	spent := float64((cpuTime(b) - before).Microseconds()) / float64(b.N)
 	b.ReportMetric(spent/1000, "cpu-ms")
 	b.ReportMetric(spent/float64(n), "cpu-us/vm")
 	b.ReportMetric(float64(s.open)/float64(n), "fds/vm")
-}
-
-// cpuOfProcess is the CPU time that this process has used.
-func cpuOfProcess(b *testing.B) time.Duration {
-	var used unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &used); err != nil {
-		b.Fatal(err)
-	}
-	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
 }
 
 // wholeMachine makes machine number i as libvirt would start it.
@@ -111,6 +103,6 @@ func (h *fakeHost) wholeMachine(i int) {
 		h.write(cgroupRoot+group+name, content)
 	}
 	h.link(proc+"/ns/net", "net:[1]")
-	h.hold(fmt.Sprint(pid), "3", "/dev/net/tun", fmt.Sprintf("iff:\tvnet%d\n", i))
+	h.hold(strconv.Itoa(pid), "3", "/dev/net/tun", fmt.Sprintf("iff:\tvnet%d\n", i))
 	h.write(proc+"/net/dev", devHeading+fmt.Sprintf("  vnet%d: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n", i))
 }

@@ -11,9 +11,9 @@ import (
 	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
-// groups are the control groups of a machine, each named by its directory. A
+// groupPaths are the control groups of a machine, each named by its directory. A
 // hierarchy in which the machine has none of its own is empty.
-type groups struct {
+type groupPaths struct {
 	// cpu are all that its threads are in and that hold nothing but the
 	// machine; whole and memory those that hold all of it, with the cpu and
 	// the memory controller. The topmost is first.
@@ -24,7 +24,7 @@ type groups struct {
 
 // tops are the machine's topmost groups of each kind, to see whether other
 // machines are in them too.
-func (g *groups) tops() (tops [groupKinds]string) {
+func (g *groupPaths) tops() (tops [groupKinds]string) {
 	if len(g.cpu) > 0 {
 		tops[cpuGroups] = g.cpu[0]
 	}
@@ -48,14 +48,14 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // findGroups reads which control groups the threads of a process are in.
 // libvirt gives its threads groups of their own below that of the machine.
-func findGroups(root *hostfs.Root, pid int, tids []int) groups {
+func findGroups(root *hostfs.Root, pid int, tids []int) groupPaths {
 	data, err := root.ReadFile(procPath(pid, "cgroup"))
 	if err != nil {
-		return groups{}
+		return groupPaths{}
 	}
 	pure, err := root.Exists(cgroupRoot + "/cgroup.controllers")
 	if err != nil {
-		return groups{}
+		return groupPaths{}
 	}
 	threads := [][]byte{data}
 	for _, tid := range tids {
@@ -65,13 +65,13 @@ func findGroups(root *hostfs.Root, pid int, tids []int) groups {
 	}
 	if pure {
 		all, whole := ownGroups(threads, "", cgroupRoot)
-		g := groups{cpu: all, whole: whole, memory: whole, unified: true}
+		g := groupPaths{cpu: all, whole: whole, memory: whole, unified: true}
 		if len(whole) > 0 {
 			g.pressure = whole[0]
 		}
 		return g
 	}
-	var g groups
+	var g groupPaths
 	g.cpu, g.whole = ownGroups(threads, "cpu", cgroupRoot+"/cpu")
 	_, g.memory = ownGroups(threads, "memory", cgroupRoot+"/memory")
 	if _, whole := ownGroups(threads, "", cgroupRoot+"/unified"); len(whole) > 0 {

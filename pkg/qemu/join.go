@@ -8,13 +8,10 @@ import (
 // join gives a machine that a daemon knows what the kernel tells of it. Where
 // both count the same, the kernel's number wins: it is fresh even when the
 // daemon's is late, and a counter must not go back. libvirt reads those
-// numbers in the same files, so that nothing jumps.
+// numbers in the same files, so that nothing jumps. The machine's slices are
+// changed in place.
 func (vm *VM) join(process *VM) {
 	vm.Process = process.Process
-	// What the daemon's reading holds may be served again: it stays as it is.
-	if len(process.VCPUs) > 0 {
-		vm.VCPUs = slices.Clone(vm.VCPUs)
-	}
 	for _, cpu := range process.VCPUs {
 		at, found := slices.BinarySearchFunc(vm.VCPUs, cpu.Index, func(a VCPU, index uint32) int { return cmp.Compare(a.Index, index) })
 		if !found {
@@ -25,9 +22,6 @@ func (vm *VM) join(process *VM) {
 		if cpu.Delay.Set {
 			vm.VCPUs[at].Delay = cpu.Delay
 		}
-	}
-	if len(process.Interfaces) > 0 {
-		vm.Interfaces = slices.Clone(vm.Interfaces)
 	}
 	for _, nic := range process.Interfaces {
 		at := slices.IndexFunc(vm.Interfaces, func(known Interface) bool { return known.Name == nic.Name })

@@ -78,7 +78,7 @@ func TestSharedMemory(t *testing.T) {
 
 // scanner reads the host's kernel class.
 func (h *fakeHost) scanner(now *clock) *scanner {
-	s := newScanner(Options{Root: h.root, Now: now.Now, ContextSwitches: true})
+	s := newScanner(Options{Root: h.root, Now: now.Now, Groups: map[string]bool{threadDetail: true}})
 	h.t.Cleanup(s.close)
 	return s
 }

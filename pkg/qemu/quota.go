@@ -9,7 +9,7 @@ import (
 
 // cgroup is what is kept of a machine's control groups between readings.
 type cgroup struct {
-	groups groups
+	groups groupPaths
 	cpu    []*cpuGroup
 	memory []memoryGroup
 	// events is memory.events of the topmost group; of version 1 it is
@@ -68,7 +68,7 @@ func (s *scanner) joinCgroup(e *emulator) {
 
 // openMemory names the files that are read at every scrape, again those that
 // were not there.
-func (s *scanner) openMemory(c *cgroup, now *groups) {
+func (s *scanner) openMemory(c *cgroup, now *groupPaths) {
 	usage, limit, events := "/memory.usage_in_bytes", "/memory.limit_in_bytes", "/memory.oom_control"
 	if now.unified {
 		usage, limit, events = "/memory.current", "/memory.max", "/memory.events"
@@ -116,7 +116,7 @@ func (s *scanner) leaveCgroup(e *emulator) {
 }
 
 // countGroups counts how many machines are in a group.
-func (s *scanner) countGroups(g *groups, machines int) {
+func (s *scanner) countGroups(g *groupPaths, machines int) {
 	for kind, top := range g.tops() {
 		if top == "" {
 			continue

@@ -35,7 +35,7 @@ func cgroupsMissing() (mount string, unified bool, err error) {
 		return cgroupRoot, true, nil
 	}
 	if there, err := root.Exists(cgroupRoot + "/cpu/cpu.cfs_quota_us"); err != nil || !there {
-		return "", false, fmt.Errorf("no cpu controller is mounted (%v)", err)
+		return "", false, errors.Join(errors.New("no cpu controller is mounted"), err)
 	}
 	return cgroupRoot, false, nil
 }

@@ -15,6 +15,9 @@ import (
 )
 
 const (
+	// threadDetail is the group of statistics, off by default, that costs a
+	// file more of every thread: its context switches.
+	threadDetail = "thread_detail"
 	// tick is USER_HZ, which is 100 on every architecture that Go runs on.
 	tick = 10 * time.Millisecond
 	// rescan is how long a process is believed to be no QEMU: one that was
@@ -25,12 +28,10 @@ const (
 // scanner reads the kernel class. It remembers what a process is and keeps
 // open what it reads at every scrape, so that a scrape reads only counters.
 type scanner struct {
-	root *hostfs.Root
-	now  func() time.Time
-	vfs  VFReader // nil: nobody can tell
-	// switches says whether context switches are wanted, which cost a file
-	// more of every thread.
-	switches bool
+	root     *hostfs.Root
+	now      func() time.Time
+	vfs      VFReader // nil: nobody can tell
+	switches bool     // threadDetail is on
 
 	boot       int64 // Unix seconds; 0 until read
 	full       time.Time
@@ -84,7 +85,7 @@ type emulator struct {
 
 func newScanner(opt Options) *scanner {
 	s := &scanner{
-		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.ContextSwitches, runQueue: opt.RunQueue,
+		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], runQueue: opt.RunQueue,
 		byPID: make(map[int]*Process),
 		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
