@@ -86,7 +86,7 @@ type emulator struct {
 func newScanner(opt Options) *scanner {
 	s := &scanner{
 		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], runQueue: opt.RunQueue,
-		byPID: make(map[int]*Process),
+		byPID:     make(map[int]*Process),
 		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
 	// The other half is for connections, sockets and whatever else.
