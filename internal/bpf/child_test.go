@@ -184,7 +184,8 @@ func loadAndStay() error {
 			fmt.Println(id)
 		}
 	}
-	select {}
+	_, err := io.Copy(io.Discard, os.Stdin)
+	return err
 }
 
 func loadWithoutCapabilities() error {

@@ -105,6 +105,10 @@ func TestKilledAgentLeavesNothing(t *testing.T) {
 	if err := agent.Process.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
+	_ = agent.Wait()
+	if how := agent.ProcessState.Sys().(syscall.WaitStatus); how.Signal() != unix.SIGKILL {
+		t.Fatalf("the process ended by itself: %v", agent.ProcessState)
+	}
 	eventually(t, "the program's end", func() bool {
 		_, found := loadedPrograms(t)[ebpf.ProgramID(id)]
 		return !found

@@ -23,15 +23,20 @@ func (s *scanner) readRunQueue(vms []VM) {
 	if s.runQueue == nil {
 		return
 	}
-	s.measured = s.measured[:0]
-	for _, e := range s.qemus {
-		if e.id != nil && e.id.machine {
-			s.measured = append(s.measured, ProcessID{PID: e.pid, Start: s.startTime(e.start)})
-		}
-	}
 	clear(s.byPID)
 	for i := range vms {
 		s.byPID[vms[i].Process.PID] = vms[i].Process
+	}
+	s.measured = s.measured[:0]
+	for _, e := range s.qemus {
+		if e.id == nil || !e.id.machine {
+			continue
+		}
+		id := ProcessID{PID: e.pid, Start: s.startTime(e.start)}
+		s.measured = append(s.measured, id)
+		if p := s.byPID[id.PID]; p != nil && !p.Start.Equal(id.Start) {
+			delete(s.byPID, id.PID) // it has taken the number since
+		}
 	}
 	s.runQueue.Delays(s.measured, func(pid int, delays *Histogram) {
 		if p := s.byPID[pid]; p != nil {

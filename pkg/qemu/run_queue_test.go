@@ -65,9 +65,10 @@ func TestScanAsksForRunQueueDelays(t *testing.T) {
 
 	// Another process with the same number begins anew.
 	h.process(100, 8000, "qemu-kvm\x00-name\x00guest=web\x00", 10, thread{"CPU 0/KVM", 3})
-	delays()
 	want["web"] = Histogram{}
-	if diff := cmp.Diff(want, delays()); diff != "" {
-		t.Errorf("after it was started again: %s", diff)
+	for range 2 {
+		if diff := cmp.Diff(want, delays()); diff != "" {
+			t.Errorf("after it was started again: %s", diff)
+		}
 	}
 }
