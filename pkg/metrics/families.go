@@ -43,5 +43,10 @@ var vmGroups = [...]group{
 	{"dirtyrate", false, dirtyRateFamilies[:]},
 	{"job", true, jobFamilies[:]},
 	{"thread", true, threadFamilies[:]},
+	{"thread_detail", false, threadDetailFamilies[:]},
 	{"process", true, processFamilies[:]},
+	{"process_detail", false, processDetailFamilies[:]},
+	{"cgroup", true, cgroupFamilies[:]},
+	{"pressure", true, pressureFamilies[:]},
+	{"vf", true, vfFamilies[:]},
 }

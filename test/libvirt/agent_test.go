@@ -169,15 +169,15 @@ func checkProcess(t *testing.T, host *libvirt.Host, domain string, vm qemu.VM) {
 	pid, err := host.QEMUPID(domain)
 	must(t, err)
 	var ticks uint64
-	for _, used := range vm.Process.CPU {
-		ticks += used.V
+	for _, used := range vm.Process.Threads {
+		ticks += used.CPU.V
 	}
 	// Both are read within a scrape: a second covers that.
 	seconds, want := float64(ticks)/100, float64(vm.CPU.Time.V)/1e9
 	if vm.Process.PID != pid || seconds < want-1 || seconds > want+1 {
 		t.Errorf("%s: PID %d with %.2f s of CPU time, want %d with %.2f s", domain, vm.Process.PID, seconds, pid, want)
 	}
-	if !vm.Process.CPU[qemu.RoleVCPU].Set || vm.Process.Resident.V < 10<<20 || vm.Process.Start.After(time.Now()) || time.Since(vm.Process.Start) > time.Hour {
+	if !vm.Process.Threads[qemu.RoleVCPU].CPU.Set || vm.Process.Resident.V < 10<<20 || vm.Process.Start.After(time.Now()) || time.Since(vm.Process.Start) > time.Hour {
 		t.Errorf("%s: process %+v", domain, vm.Process)
 	}
 }
@@ -349,8 +349,8 @@ func TestAgentOutlivesLibvirt(t *testing.T) {
 		if vm.Process == nil {
 			t.Fatalf("no process: %+v", vm)
 		}
-		for _, n := range vm.Process.CPU {
-			sum += n.V
+		for _, used := range vm.Process.Threads {
+			sum += used.CPU.V
 		}
 		return sum
 	}
