@@ -53,10 +53,23 @@ func TestAJobIsToldWhileItLasts(t *testing.T) {
 	h, now := newHost(t), newClock()
 	d := fleet(t, h, 3)
 	d.domains[1].job = []fakeParam{
-		{"operation", int32(5)}, {"time_elapsed", uint64(1500)}, {"downtime", uint64(20)}, {"setup_time", uint64(3)}, {"data_total", uint64(9)},
-		{"memory_total", uint64(100)}, {"memory_processed", uint64(60)}, {"memory_remaining", uint64(40)}, {"memory_bps", uint64(7)}, {"disk_total", uint64(8)},
-		{"memory_dirty_rate", uint64(2)}, {"memory_page_size", uint64(4096)}, {"memory_iteration", uint64(4)}, {"memory_postcopy_requests", uint64(0)},
-		{"auto_converge_throttle", int32(30)}, {"compression_cache", uint64(1)}, {"frobnicated", uint64(1)},
+		{"operation", int32(5)},
+		{"time_elapsed", uint64(1500)},
+		{"downtime", uint64(20)},
+		{"setup_time", uint64(3)},
+		{"data_total", uint64(9)},
+		{"memory_total", uint64(100)},
+		{"memory_processed", uint64(60)},
+		{"memory_remaining", uint64(40)},
+		{"memory_bps", uint64(7)},
+		{"disk_total", uint64(8)},
+		{"memory_dirty_rate", uint64(2)},
+		{"memory_page_size", uint64(4096)},
+		{"memory_iteration", uint64(4)},
+		{"memory_postcopy_requests", uint64(0)},
+		{"auto_converge_throttle", int32(30)},
+		{"compression_cache", uint64(1)},
+		{"frobnicated", uint64(1)},
 	}
 	const dir = "/run/libvirt/qemu"
 	for _, dom := range d.domains {
