@@ -196,10 +196,9 @@ func (f *fake) setNumVFs(address, value string) error {
 	clear(pf.vfs)
 	for index := range count {
 		vf := vfAddress(pf.bus, index)
-		off, on := false, true
 		pf.vfs[index] = &sriov.Attributes{
-			MAC: "00:00:00:00:00:00", VLAN: &sriov.VLAN{Protocol: "802.1Q"}, Rate: &sriov.Rate{},
-			SpoofCheck: &on, Trust: &off, LinkState: "auto",
+			MAC: "00:00:00:00:00:00", VLAN: new(0), QoS: new(0), VLANProtocol: "802.1Q", MinTxRate: new(0), MaxTxRate: new(0),
+			SpoofCheck: new(true), Trust: new(false), LinkState: "auto",
 		}
 		f.file(devicesDir+vf+"/class", "0x020000\n")
 		f.file(devicesDir+vf+"/driver_override", "(null)\n")
@@ -315,58 +314,63 @@ func (f *fake) SetVF(_ context.Context, netdev string, index int, change sriov.A
 	}
 	vf := pf.vfs[index]
 	switch {
-	case vf == nil, change.Rate != nil && change.Rate.Min != 0:
+	case vf == nil, change.MinTxRate != nil && *change.MinTxRate != 0:
 		return unix.EINVAL
 	case change.LinkState != "":
 		return unix.EOPNOTSUPP
-	case change.VLAN != nil && change.VLAN.Protocol == "802.1ad":
+	case change.VLANProtocol == "802.1ad":
 		return unix.EPROTONOSUPPORT
 	}
 	if change.MAC != "" {
 		vf.MAC = change.MAC
 	}
 	if change.VLAN != nil {
-		vf.VLAN = &sriov.VLAN{ID: change.VLAN.ID, QoS: change.VLAN.QoS, Protocol: "802.1Q"}
+		vf.VLAN, vf.QoS = new(*change.VLAN), new(0)
+		if change.QoS != nil {
+			vf.QoS = new(*change.QoS)
+		}
 	}
-	if change.Rate != nil {
-		rate := *change.Rate
-		vf.Rate = &rate
+	if change.MaxTxRate != nil {
+		vf.MaxTxRate = new(*change.MaxTxRate)
 	}
 	if change.SpoofCheck != nil {
-		on := *change.SpoofCheck
-		vf.SpoofCheck = &on
+		vf.SpoofCheck = new(*change.SpoofCheck)
 	}
 	if change.Trust != nil {
-		on := *change.Trust
-		vf.Trust = &on
+		vf.Trust = new(*change.Trust)
 	}
 	return nil
 }
 
-func (f *fake) Uses(_ context.Context, netdev string) ([]string, error) {
+func (f *fake) Link(_ context.Context, netdev string) (sriov.Link, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.uses[netdev], nil
+	if _, err := os.Stat(f.path("/sys/class/net/" + netdev)); err != nil {
+		return sriov.Link{}, unix.ENODEV
+	}
+	mtu, err := strconv.Atoi(f.read("/sys/class/net/" + netdev + "/mtu"))
+	f.must(err)
+	return sriov.Link{Name: netdev, MTU: mtu, Up: f.read("/sys/class/net/"+netdev+"/flags") == "0x1003", Users: f.uses[netdev]}, nil
 }
 
-func (f *fake) Uplinks(context.Context) (map[string]string, error) {
+func (f *fake) Uplink(context.Context) (map[string]string, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return maps.Clone(f.uplinks), nil
 }
 
-func (f *fake) Set(_ context.Context, netdev string, change sriov.Link) error {
+func (f *fake) SetLink(_ context.Context, netdev string, mtu int, up *bool) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.log = append(f.log, fmt.Sprintf("%s: %+v", netdev, change))
+	f.log = append(f.log, fmt.Sprintf("%s: mtu %d", netdev, mtu))
 	if _, err := os.Stat(f.path("/sys/class/net/" + netdev)); err != nil {
 		return unix.ENODEV
 	}
-	if change.Up != nil {
-		f.file("/sys/class/net/"+netdev+"/flags", map[bool]string{true: "0x1003\n", false: "0x1002\n"}[*change.Up])
+	if up != nil {
+		f.file("/sys/class/net/"+netdev+"/flags", map[bool]string{true: "0x1003\n", false: "0x1002\n"}[*up])
 	}
-	if change.MTU != 0 {
-		f.file("/sys/class/net/"+netdev+"/mtu", strconv.Itoa(change.MTU)+"\n")
+	if mtu != 0 {
+		f.file("/sys/class/net/"+netdev+"/mtu", strconv.Itoa(mtu)+"\n")
 	}
 	return nil
 }

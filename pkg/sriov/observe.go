@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -39,7 +38,7 @@ func Observe(ctx context.Context, host Host) (State, error) {
 	if len(pfs) == 0 {
 		return state, errors.Join(failures...)
 	}
-	uplinks, err := host.Links.Uplinks(ctx)
+	uplinks, err := host.Links.Uplink(ctx)
 	if err != nil {
 		return state, errors.Join(append(failures, fmt.Errorf("find the uplinks: %w", err))...)
 	}
@@ -69,9 +68,6 @@ func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map
 	}
 	var attributes map[int]Attributes
 	if netdev := pf.Netdev(); netdev != "" {
-		if state.Up, err = readUp(h.Root, netdev); err != nil {
-			return state, err
-		}
 		if attributes, err = h.Links.VFs(ctx, netdev); err != nil {
 			return state, fmt.Errorf("read the attributes of its VFs: %w", err)
 		}
@@ -131,11 +127,11 @@ func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, e
 func (h Host) netdevUsers(ctx context.Context, netdevs []string) []User {
 	var users []User
 	for _, netdev := range netdevs {
-		uses, err := h.Links.Uses(ctx, netdev)
+		link, err := h.Links.Link(ctx, netdev)
 		if err != nil {
 			users = append(users, unreadable(netdev, err))
 		}
-		for _, use := range uses {
+		for _, use := range link.Users {
 			users = append(users, User{Source: netdev, Detail: use})
 		}
 	}
@@ -158,18 +154,4 @@ func neighbours(root *hostfs.Root, address string) []string {
 		return err == nil && strings.HasPrefix(class, "0x0604") // PCI-to-PCI bridge
 	})
 	return members
-}
-
-// readUp reads IFF_UP from /sys/class/net/NAME/flags.
-func readUp(root *hostfs.Root, netdev string) (bool, error) {
-	name := path.Join("/sys/class/net", netdev, "flags")
-	text, err := root.ReadString(name)
-	if err != nil {
-		return false, err
-	}
-	flags, err := strconv.ParseUint(strings.TrimPrefix(text, "0x"), 16, 32)
-	if err != nil {
-		return false, fmt.Errorf("parse %s: want flags in hexadecimal, have %.16q", name, text)
-	}
-	return flags&1 != 0, nil
 }

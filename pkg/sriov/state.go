@@ -16,7 +16,6 @@ type State struct {
 // PFState is a PF with what has to be known to change it.
 type PFState struct {
 	PF
-	Up        bool      `json:"up"`        // its interface
 	Autoprobe bool      `json:"autoprobe"` // sriov_drivers_autoprobe: new VFs get a driver at once
 	Users     []User    `json:"users,omitempty"`
 	Uplink    string    `json:"uplink,omitempty"` // why the node is cut off without it; empty: it is not

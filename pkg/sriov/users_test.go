@@ -58,7 +58,7 @@ func TestFreshVFsHaveNoUsers(t *testing.T) {
 			t.Errorf("got %+v", vf)
 		}
 	}
-	if len(state.PFs[0].Users)+len(state.PFs[1].Users) != 0 || !state.PFs[0].Autoprobe || state.PFs[0].Up {
+	if len(state.PFs[0].Users)+len(state.PFs[1].Users) != 0 || !state.PFs[0].Autoprobe {
 		t.Errorf("got %+v", state)
 	}
 }
@@ -194,7 +194,7 @@ func TestUnreadablePFIsLeftOut(t *testing.T) {
 	for name, spoil := range map[string]func(*fake){
 		"autoprobe":       func(f *fake) { f.file(devicesDir+"0000:01:00.0/sriov_drivers_autoprobe", "perhaps\n") },
 		"driver_override": func(f *fake) { f.must(os.Remove(f.path(devicesDir + firstVF + "/driver_override"))) },
-		"flags":           func(f *fake) { f.file("/sys/class/net/eth0/flags", "up\n") },
+		"attributes":      func(f *fake) { f.pfs["0000:01:00.0"].netdev = "eth9" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			f := newFake(t, 2)
