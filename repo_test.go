@@ -45,7 +45,9 @@ var soleImporters = []struct {
 var layers = map[string][]string{
 	"internal/hostfs":    {},
 	"internal/agent":     {},
-	"internal/config":    {},
+	"api/v1alpha1":       {},
+	"internal/config":    {"api/v1alpha1"},
+	"internal/reconcile": {},
 	"internal/uevent":    {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"internal/hostfs"},
