@@ -50,7 +50,7 @@ var layers = map[string][]string{
 	"internal/reconcile": {},
 	"internal/uevent":    {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
-	"pkg/sriov":          {"internal/hostfs"},
+	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
 	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},

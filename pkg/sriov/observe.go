@@ -42,7 +42,7 @@ func Observe(ctx context.Context, host Host) (State, error) {
 	if err != nil {
 		return state, errors.Join(append(failures, fmt.Errorf("find the uplinks: %w", err))...)
 	}
-	found := gather(ctx, host.Root, host.Pods)
+	found := evidence{root: host.Root, pods: host.Pods}
 	for _, pf := range pfs {
 		full, err := host.observePF(ctx, pf, &found, uplinks)
 		if err != nil {
@@ -54,9 +54,22 @@ func Observe(ctx context.Context, host Host) (State, error) {
 	return state, errors.Join(failures...)
 }
 
+// observeOne looks at one PF anew.
+func (h Host) observeOne(ctx context.Context, address string) (PFState, error) {
+	pf, err := readPF(h.Root, address)
+	if err != nil {
+		return PFState{}, fmt.Errorf("read PF %s: %w", address, err)
+	}
+	uplinks, err := h.Links.Uplink(ctx)
+	if err != nil {
+		return PFState{}, fmt.Errorf("find the uplinks: %w", err)
+	}
+	return h.observePF(ctx, pf, &evidence{root: h.Root, pods: h.Pods}, uplinks)
+}
+
 func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map[string]string) (PFState, error) {
 	dir := path.Join(pciDevices, pf.Address)
-	state := PFState{PF: pf, Users: found.users(pf.Address, pf.Driver, nil, nil)}
+	state := PFState{PF: pf, Users: found.users(ctx, pf.Address, pf.Driver, nil, nil)}
 	var err error
 	// Kernels before 4.11 have no such switch: they always probe.
 	state.Autoprobe, err = h.Root.ReadBool(path.Join(dir, "sriov_drivers_autoprobe"))
@@ -72,7 +85,8 @@ func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map
 			return state, fmt.Errorf("read the attributes of its VFs: %w", err)
 		}
 	}
-	state.Users = append(state.Users, h.netdevUsers(ctx, pf.Netdevs)...)
+	users, _ := h.netdevUsers(ctx, pf.Netdevs)
+	state.Users = append(state.Users, users...)
 	for _, netdev := range pf.Netdevs {
 		if reason, isUplink := uplinks[netdev]; isUplink {
 			state.Uplink = netdev + ": " + reason
@@ -112,8 +126,9 @@ func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, e
 	if vf.IOMMUGroup != nil {
 		state.Neighbours = neighbours(h.Root, vf.Address)
 	}
-	state.Users = found.users(vf.Address, vf.Driver, vf.IOMMUGroup, vfioNames)
-	state.Users = append(state.Users, h.netdevUsers(ctx, vf.Netdevs)...)
+	state.Users = found.users(ctx, vf.Address, vf.Driver, vf.IOMMUGroup, vfioNames)
+	users, mtu := h.netdevUsers(ctx, vf.Netdevs)
+	state.Users, state.MTU = append(state.Users, users...), mtu
 	if vf.Driver != "" && len(vf.Netdevs) == 0 && !isVFIO(vf.Driver, vfioNames) {
 		state.Users = append(state.Users, User{
 			Source: path.Join(dir, "net"),
@@ -123,9 +138,9 @@ func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, e
 	return state, nil
 }
 
-// netdevUsers asks who on this host uses the interfaces of a function.
-func (h Host) netdevUsers(ctx context.Context, netdevs []string) []User {
-	var users []User
+// netdevUsers asks who on this host uses the interfaces of a function, and for
+// the MTU of the first.
+func (h Host) netdevUsers(ctx context.Context, netdevs []string) (users []User, mtu int) {
 	for _, netdev := range netdevs {
 		link, err := h.Links.Link(ctx, netdev)
 		if err != nil {
@@ -134,8 +149,11 @@ func (h Host) netdevUsers(ctx context.Context, netdevs []string) []User {
 		for _, use := range link.Users {
 			users = append(users, User{Source: netdev, Detail: use})
 		}
+		if mtu == 0 {
+			mtu = link.MTU
+		}
 	}
-	return users
+	return users, mtu
 }
 
 // neighbours lists the other devices of a VF's IOMMU group, bridges aside,

@@ -30,6 +30,7 @@ type VFState struct {
 	// to a VM alone.
 	Neighbours []string   `json:"neighbours,omitempty"`
 	Attributes Attributes `json:"attributes"`
+	MTU        int        `json:"mtu,omitempty"` // of its interface, when it has one here
 	Users      []User     `json:"users,omitempty"`
 }
 

@@ -35,39 +35,42 @@ type Pods interface {
 	Source() string
 }
 
-// evidence is what has been found out about users of the whole host. What
-// could not be read is in unknown: it counts as use of every VF it may be about.
+// evidence is what has been found out about users of the whole host, read when
+// a function asks for it first. What could not be read is in unsure: it counts
+// as use of every function it may be about.
 type evidence struct {
-	pods        map[string][]string // by address
-	podsSource  string
-	allocations map[string]User   // by address
-	holders     map[string][]User // by path below /dev/vfio
-	// unsure is about every VF, unsureVFIO about every one that VFIO drives.
-	unsure, unsureVFIO []User
-}
+	root *hostfs.Root
+	pods Pods
 
-// gather reads the evidence once for all VFs.
-func gather(ctx context.Context, root *hostfs.Root, pods Pods) evidence {
-	var e evidence
-	if pods != nil {
-		var err error
-		e.podsSource = pods.Source()
-		if e.pods, err = pods.Devices(ctx); err != nil {
-			e.unsure = append(e.unsure, unreadable(e.podsSource, err))
-		}
-	}
-	e.readAllocations(root)
-	e.readHolders(root)
-	return e
+	common      bool                // has been read:
+	given       map[string][]string // pods by address
+	allocations map[string]User     // by address
+	unsure      []User
+
+	vfio       bool              // has been read:
+	holders    map[string][]User // by path below /dev/vfio
+	unsureVFIO []User
 }
 
 func unreadable(source string, err error) User {
 	return User{Source: source, Detail: fmt.Sprintf("nobody can tell whether it is in use: %v", err)}
 }
 
+// readPods asks the kubelet.
+func (e *evidence) readPods(ctx context.Context) {
+	if e.pods == nil {
+		return
+	}
+	var err error
+	if e.given, err = e.pods.Devices(ctx); err != nil {
+		e.unsure = append(e.unsure, unreadable(e.pods.Source(), err))
+	}
+}
+
 // readAllocations lists what sriov-cni has given to pods:
 // /var/lib/cni/sriov/pci/ADDRESS holds the pod's network namespace.
-func (e *evidence) readAllocations(root *hostfs.Root) {
+func (e *evidence) readAllocations() {
+	root := e.root
 	addresses, err := root.ReadDir(cniAllocations)
 	if hostfs.Absent(err) {
 		return
@@ -89,7 +92,8 @@ func (e *evidence) readAllocations(root *hostfs.Root) {
 
 // readHolders lists who holds a VFIO group or device open, from the links
 // /proc/PID/fd/N to /dev/vfio/GROUP and /dev/vfio/devices/vfioN.
-func (e *evidence) readHolders(root *hostfs.Root) {
+func (e *evidence) readHolders() {
+	root := e.root
 	e.holders = make(map[string][]User)
 	if name, err := root.ReadString(kthreaddComm); err != nil || name != "kthreadd" {
 		if err == nil {
@@ -105,13 +109,14 @@ func (e *evidence) readHolders(root *hostfs.Root) {
 	}
 	for _, pid := range pids {
 		if _, err := strconv.ParseUint(pid, 10, 32); err == nil {
-			e.readDescriptors(root, pid)
+			e.readDescriptors(pid)
 		}
 	}
 }
 
 // readDescriptors looks through the open files of one process.
-func (e *evidence) readDescriptors(root *hostfs.Root, pid string) {
+func (e *evidence) readDescriptors(pid string) {
+	root := e.root
 	dir := path.Join(procDir, pid, "fd")
 	numbers, err := root.ReadDir(dir)
 	if ended(err) {
@@ -158,16 +163,25 @@ func process(root *hostfs.Root, pid string) string {
 }
 
 // users returns who uses a function, the kernel's netdevs aside.
-func (e *evidence) users(address, driver string, group *int, vfioNames []string) []User {
+func (e *evidence) users(ctx context.Context, address, driver string, group *int, vfioNames []string) []User {
+	if !e.common {
+		e.common = true
+		e.readPods(ctx)
+		e.readAllocations()
+	}
 	users := slices.Clone(e.unsure)
-	for _, pod := range e.pods[address] {
-		users = append(users, User{Source: e.podsSource, Detail: "pod " + pod + " has it"})
+	for _, pod := range e.given[address] {
+		users = append(users, User{Source: e.pods.Source(), Detail: "pod " + pod + " has it"})
 	}
 	if user, found := e.allocations[address]; found {
 		users = append(users, user)
 	}
 	if !isVFIO(driver, vfioNames) {
 		return users
+	}
+	if !e.vfio {
+		e.vfio = true
+		e.readHolders()
 	}
 	if group != nil {
 		users = append(users, e.holders[strconv.Itoa(*group)]...)
