@@ -10,7 +10,7 @@ import (
 )
 
 // observe reads a host that can be read whole.
-func observe(t *testing.T, host sriov.Host) sriov.State {
+func observe(t testing.TB, host sriov.Host) sriov.State {
 	t.Helper()
 	state, err := sriov.Observe(t.Context(), host)
 	if err != nil {
