@@ -10,7 +10,7 @@ import (
 )
 
 // Refusal says that a guard forbids something, and what it saw.
-type Refusal struct {
+type Refusal struct { //nolint:errname // it is the name of the thing, and an error on the way
 	Guard    string   `json:"guard"`              // which: uplink, in-use, isolation, disruption, …
 	Target   string   `json:"target"`             // what is not touched
 	Policy   string   `json:"policy,omitempty"`   // who wants it

@@ -12,6 +12,7 @@ func TestFake(t *testing.T) {
 // fakeBed is the fake as a bed for the suite.
 type fakeBed struct{ *fake }
 
+func (b fakeBed) slow() bool { return false }
 func (b fakeBed) pf() string { return "0000:01:00.0" }
 
 func (b fakeBed) takeAway(_ *testing.T, index int) (back func()) {

@@ -2,18 +2,18 @@ package sriov_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
-	"runtime"
 	"testing"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
-	"github.com/virtnode/nodeagent/internal/reconcile"
+	"github.com/virtnode/nodeagent/pkg/hostnet"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 )
 
@@ -28,6 +28,7 @@ func TestKernel(t *testing.T) { suite(t, func(t *testing.T) bed { return newKern
 type kernel struct {
 	root    *hostfs.Root
 	address string
+	links   sriov.Links
 }
 
 func newKernel(t testing.TB) kernel {
@@ -40,70 +41,49 @@ func newKernel(t testing.TB) kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := kernel{root, address}
+	netlink, err := hostnet.OpenNetlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := kernel{root, address, links{netlink}}
 	t.Cleanup(func() {
 		if err := root.Write(context.Background(), b.device()+"/sriov_numvfs", "0"); err != nil {
 			t.Error(err)
 		}
-		_ = root.Close()
+		_ = errors.Join(root.Close(), netlink.Close())
 	})
-	links := b.host().Links
 	pf := observe(t, b.host()).PFs[0]
-	if err := links.SetLink(t.Context(), pf.Netdev(), 0, new(true)); err != nil {
+	if err := b.links.SetLink(t.Context(), pf.Netdev(), 0, new(true)); err != nil {
 		t.Fatal(err)
 	}
 	return b
 }
 
 func (b kernel) host() sriov.Host {
-	return sriov.Host{Root: b.root, Sysfs: b.root, Links: netlinks{}}
+	return sriov.Host{Root: b.root, Sysfs: b.root, Links: b.links}
 }
 
+func (b kernel) slow() bool     { return true }
 func (b kernel) pf() string     { return b.address }
 func (b kernel) device() string { return devicesDir + b.address }
 
-// takeAway moves the interface to a namespace that lives as long as a file of
-// ours. Its end gives hardware back.
+// takeAway moves the interface to a namespace, whose end gives hardware back.
 func (b kernel) takeAway(t *testing.T, index int) (back func()) {
 	t.Helper()
-	vf := vfOf(t, b, index)
-	namespace := newNamespace(t)
-	link, err := netlink.LinkByName(vf.Netdevs[0])
-	if err == nil {
-		err = netlink.LinkSetNsFd(link, int(namespace.Fd()))
-	}
-	if err != nil {
-		t.Fatal(err)
-	}
+	const name = "sriov-taken"
+	ip(t, "netns", "add", name)
+	ip(t, "link", "set", vfOf(t, b, index).Netdevs[0], "netns", name)
 	return func() {
-		_ = namespace.Close()
+		ip(t, "netns", "del", name)
 		await(t, "the interface is back", func() bool { return len(vfOf(t, b, index).Netdevs) > 0 })
 	}
 }
 
-// newNamespace makes a network namespace, and returns what keeps it.
-func newNamespace(t *testing.T) *os.File {
+func ip(t *testing.T, args ...string) {
 	t.Helper()
-	type made struct {
-		file *os.File
-		err  error
+	if out, err := exec.Command("/usr/sbin/ip", args...).CombinedOutput(); err != nil {
+		t.Fatalf("ip %v: %v: %s", args, err, out)
 	}
-	result := make(chan made)
-	go func() {
-		runtime.LockOSThread() // and never unlocked: the thread ends with the namespace that it is in
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			result <- made{err: err}
-			return
-		}
-		file, err := os.Open(fmt.Sprintf("/proc/self/task/%d/ns/net", unix.Gettid()))
-		result <- made{file, err}
-	}()
-	r := <-result
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	t.Cleanup(func() { _ = r.file.Close() })
-	return r.file
 }
 
 func await(t *testing.T, what string, condition func() bool) {
@@ -132,75 +112,19 @@ func (b kernel) hold(t *testing.T, index int) (release func()) {
 	return func() { _ = file.Close() }
 }
 
-// netlinks speaks netlink without the care of package hostnet.
-type netlinks struct{}
+// links is what hostnet knows of links.
+type links struct{ *hostnet.Netlink }
 
-func (netlinks) Link(_ context.Context, name string) (sriov.Link, error) {
-	link, err := netlink.LinkByName(name)
+func (l links) Link(ctx context.Context, name string) (sriov.Link, error) {
+	state, err := l.Dump(ctx, nil)
 	if err != nil {
 		return sriov.Link{}, err
 	}
-	return sriov.Link{Name: name, MTU: link.Attrs().MTU, Up: link.Attrs().RawFlags&unix.IFF_UP != 0}, nil
+	link, found := state.Link(name)
+	if !found {
+		return sriov.Link{}, unix.ENODEV
+	}
+	return sriov.Link{Name: name, MTU: link.MTU, Up: link.Up}, nil
 }
 
-func (netlinks) VFs(_ context.Context, pf string) (map[int]sriov.Attributes, error) {
-	link, err := netlink.LinkByName(pf)
-	if err != nil {
-		return nil, err
-	}
-	all := make(map[int]sriov.Attributes)
-	for _, vf := range link.Attrs().Vfs {
-		all[vf.ID] = sriov.Attributes{
-			MAC: vf.Mac.String(), VLAN: new(vf.Vlan), QoS: new(vf.Qos), VLANProtocol: "802.1Q",
-			MinTxRate: new(int(vf.MinTxRate)), MaxTxRate: new(int(vf.MaxTxRate)),
-			SpoofCheck: new(vf.Spoofchk), Trust: new(vf.Trust == 1), LinkState: []string{"auto", "enable", "disable"}[vf.LinkState],
-		}
-	}
-	return all, nil
-}
-
-func (netlinks) SetVF(_ context.Context, pf string, index int, want sriov.Attributes) error {
-	link, err := netlink.LinkByName(pf)
-	if err != nil {
-		return err
-	}
-	if want.VLAN != nil && err == nil {
-		qos := 0
-		if want.QoS != nil {
-			qos = *want.QoS
-		}
-		err = netlink.LinkSetVfVlanQos(link, index, *want.VLAN, qos)
-	}
-	if want.MaxTxRate != nil && err == nil {
-		least := 0
-		if want.MinTxRate != nil {
-			least = *want.MinTxRate
-		}
-		err = netlink.LinkSetVfRate(link, index, least, *want.MaxTxRate)
-	}
-	if want.SpoofCheck != nil && err == nil {
-		err = netlink.LinkSetVfSpoofchk(link, index, *want.SpoofCheck)
-	}
-	if want.Trust != nil && err == nil {
-		err = netlink.LinkSetVfTrust(link, index, *want.Trust)
-	}
-	if want.LinkState != "" && err == nil {
-		err = netlink.LinkSetVfState(link, index, map[string]uint32{"auto": 0, "enable": 1, "disable": 2}[want.LinkState])
-	}
-	return err
-}
-
-func (netlinks) SetLink(_ context.Context, name string, mtu int, up *bool) error {
-	link, err := netlink.LinkByName(name)
-	if err == nil && mtu != 0 {
-		err = netlink.LinkSetMTU(link, mtu)
-	}
-	if err == nil && up != nil && *up {
-		err = netlink.LinkSetUp(link)
-	}
-	return err
-}
-
-func (netlinks) Uplink(context.Context) (map[string]string, error) { return nil, nil }
-
-var _ reconcile.Writer = sriov.Writer{}
+func (l links) Uplink(context.Context) (map[string]string, error) { return nil, nil }
