@@ -36,8 +36,8 @@ var soleImporters = []struct {
 	{"github.com/cyphar/filepath-securejoin", []string{"internal/hostfs"}, "only hostfs resolves paths"},
 	{"github.com/google/cel-go", []string{"pkg/kvmcheck/rule"}, "what a user writes is type-checked and bounded in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "test/bed"}, "packages know no command line"},
-	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "pkg/nodestack", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI"},
-	{"google.golang.org/grpc", []string{"pkg/nodestack"}, "a container runtime may hang or lie: one bounded caller"},
+	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "pkg/nodestack", "pkg/deviceplugin", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI, pkg/deviceplugin with the kubelet"},
+	{"google.golang.org/grpc", []string{"pkg/nodestack", "pkg/deviceplugin"}, "a container runtime and a kubelet may hang or lie: one bounded caller each"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/node", "test/cluster"}, "the agent works without Kubernetes"},
 	{"os/exec", []string{"test/"}, "the agent starts no program"},
 }
@@ -53,6 +53,7 @@ var layers = map[string][]string{
 	"internal/uevent":    {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
+	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
 	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},

@@ -17,6 +17,7 @@ import (
 const (
 	countPatience = 5 * time.Minute
 	bindPatience  = time.Minute
+	linkPatience  = 15 * time.Second
 	progressEvery = 5 * time.Second
 	pollEvery     = 20 * time.Millisecond
 )
@@ -192,6 +193,11 @@ func (w Writer) setAttributes(ctx context.Context, address string, index int, wa
 	if change.isZero() {
 		return have, nil
 	}
+	if change.MaxTxRate != nil {
+		if err := w.awaitLink(ctx, pf); err != nil {
+			return have, err
+		}
+	}
 	if err := w.Links.SetVF(ctx, pf, index, change); err != nil {
 		return have, fmt.Errorf("set VF %d of %s (%s): %v: %w", index, address, pf, change, err)
 	}
@@ -202,6 +208,31 @@ func (w Writer) setAttributes(ctx context.Context, address string, index int, wa
 		return all[index], fmt.Errorf("set VF %d of %s (%s): the driver took %v, but keeps %v", index, address, pf, left, all[index])
 	}
 	return all[index], nil
+}
+
+// awaitLink waits for the link of an interface that is set up. A card starts
+// anew when its VFs change, and some refuse a rate while they do not know
+// their own. Without a link in time, it is the driver's to decide.
+func (w Writer) awaitLink(ctx context.Context, netdev string) error {
+	link, err := w.Links.Link(ctx, netdev)
+	if err != nil || !link.Up {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, linkPatience)
+	defer cancel()
+	poll := time.NewTicker(pollEvery)
+	defer poll.Stop()
+	for {
+		down, err := linkDown(w.Root, netdev)
+		if err != nil || !down {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-poll.C:
+		}
+	}
 }
 
 // noMAC is what a driver tells of a VF whose MAC nobody has set.

@@ -129,6 +129,7 @@ func (f *fake) group(address string, number int) {
 func (f *fake) netdev(address, name string) {
 	f.file("/sys/class/net/"+name+"/flags", "0x1002\n")
 	f.file("/sys/class/net/"+name+"/mtu", "1500\n")
+	f.file("/sys/class/net/"+name+"/operstate", "up\n")
 	f.folder(devicesDir + address + "/net/" + name)
 }
 

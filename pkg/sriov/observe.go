@@ -81,6 +81,9 @@ func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map
 	}
 	var attributes map[int]Attributes
 	if netdev := pf.Netdev(); netdev != "" {
+		if state.LinkDown, err = linkDown(h.Root, netdev); err != nil {
+			return state, err
+		}
 		if attributes, err = h.Links.VFs(ctx, netdev); err != nil {
 			return state, fmt.Errorf("read the attributes of its VFs: %w", err)
 		}
@@ -172,4 +175,11 @@ func neighbours(root *hostfs.Root, address string) []string {
 		return err == nil && strings.HasPrefix(class, "0x0604") // PCI-to-PCI bridge
 	})
 	return members
+}
+
+// linkDown reads operstate (RFC 2863). A driver that does not follow its link
+// says unknown.
+func linkDown(root *hostfs.Root, netdev string) (bool, error) {
+	state, err := root.ReadString(path.Join("/sys/class/net", netdev, "operstate"))
+	return state == "down" || state == "lowerlayerdown", err
 }

@@ -17,6 +17,7 @@ type State struct {
 type PFState struct {
 	PF
 	Autoprobe bool      `json:"autoprobe"` // sriov_drivers_autoprobe: new VFs get a driver at once
+	LinkDown  bool      `json:"linkDown"`  // its interface says that there is no link
 	Users     []User    `json:"users,omitempty"`
 	Uplink    string    `json:"uplink,omitempty"` // why the node is cut off without it; empty: it is not
 	VFs       []VFState `json:"vfs,omitempty"`    // in index order
@@ -41,6 +42,9 @@ type User struct {
 }
 
 func (u User) String() string { return fmt.Sprintf("%s (%s)", u.Detail, u.Source) }
+
+// IsVFIO reports whether a driver for user space has the VF.
+func (v VF) IsVFIO() bool { return isVFIO(v.Driver, nil) }
 
 // Find returns the PF at an address.
 func (s State) Find(address string) (PFState, bool) {

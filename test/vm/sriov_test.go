@@ -2,12 +2,15 @@ package vm_test
 
 import (
 	"bytes"
+	"flag"
 	"path/filepath"
 	"testing"
 
 	"github.com/virtnode/nodeagent/test/hosttest"
 	"github.com/virtnode/nodeagent/test/vm"
 )
+
+var pattern = flag.String("kernel", "^TestKernel$", "which tests of package sriov run in the machine")
 
 // sriovPF is where a machine of the profile SRIOV has its PF.
 const sriovPF = "0000:01:00.0"
@@ -35,5 +38,5 @@ func runTests(t *testing.T, machine *vm.Machine, pkg, pattern string, env ...str
 func TestVFsOnTheKernel(t *testing.T) {
 	machine := vm.Start(t, vm.SRIOV())
 	machine.Sh(t, "mkdir -p /var/lib; mount -t tmpfs tmpfs /tmp 2>/dev/null || true")
-	t.Log(runTests(t, machine, "pkg/sriov", "^TestKernel$", "NODEAGENT_SRIOV_PF="+sriovPF))
+	t.Log(runTests(t, machine, "pkg/sriov", *pattern, "NODEAGENT_SRIOV_PF="+sriovPF))
 }
