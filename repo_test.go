@@ -59,7 +59,9 @@ var layers = map[string][]string{
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
+	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/sriov"},
 	"cmd/nodeagent": {
+		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
 		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
 		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},

@@ -34,7 +34,7 @@ func (s *State) value(kind string, link *Link, item string) json.RawMessage {
 
 // judge refuses the steps of a plan that a guard would stop anyway.
 func (p *planner) judge() {
-	g := &guard{state: p.state, uplink: p.state.Uplink(), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
+	g := &guard{state: p.state, uplink: p.state.Uplink(), mine: portsOfOurs(p.ours.Originals), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
 	for _, s := range p.plan.Steps {
 		if refusal := g.forbids(s); refusal != nil {
 			p.refuse(*refusal)
@@ -106,10 +106,22 @@ func (p *planner) judgeChild(w *Wanted, parent string) {
 	}
 }
 
+// portsOfOurs lists the links that we have made ports of others.
+func portsOfOurs(originals []reconcile.Step) map[string]bool {
+	mine := make(map[string]bool)
+	for _, original := range originals {
+		if original.Kind == stepMaster {
+			mine[original.Target] = true
+		}
+	}
+	return mine
+}
+
 // guard judges single steps on a state.
 type guard struct {
 	state  *State
 	uplink map[string]string
+	mine   map[string]bool // links that we have made ports
 	gone   map[string]bool // links that earlier steps remove
 	loose  map[string]bool // links that earlier steps attach elsewhere
 	shrunk map[string]int  // MTUs that earlier steps set
@@ -242,12 +254,12 @@ func (g *guard) users(name string) []string {
 	return users
 }
 
-// portsOf lists the ports of a bridge or bond, less one.
+// portsOf lists the ports of a bridge or bond, less one and those of ours.
 func (g *guard) portsOf(master, except string) []string {
 	var ports []string
 	for i := range g.state.Links {
 		l := &g.state.Links[i]
-		if l.Master == master && l.Name != except && !g.gone[l.Name] && !g.loose[l.Name] {
+		if l.Master == master && l.Name != except && !g.gone[l.Name] && !g.loose[l.Name] && !g.mine[l.Name] {
 			ports = append(ports, l.Name+" is a port of "+master)
 		}
 	}

@@ -220,12 +220,12 @@ func without(of, less []string) []string {
 func (p *planner) detach() {
 	for i := range p.state.Links {
 		link := &p.state.Links[i]
-		if link.Master == "" || p.remade[link.Name] {
+		if link.Master == "" {
 			continue
 		}
 		w := p.want[link.Name]
 		original, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
-		staying := w != nil && w.Master == link.Master && !p.remade[link.Master]
+		staying := w != nil && w.Master == link.Master && !p.remade[link.Master] && !p.remade[link.Name]
 		if staying || !ours && !p.remade[link.Master] && (w == nil || w.Master == "") {
 			continue
 		}

@@ -11,7 +11,11 @@ import (
 )
 
 // Writer makes the steps of this package.
-type Writer struct{ Host *Host }
+type Writer struct {
+	Host *Host
+	// Originals is what is ours, so that it does not stand in its own way.
+	Originals []reconcile.Step
+}
 
 // Guard looks at the host anew: is the target still the link that was meant,
 // is it as it was when the plan was made, and does a guard forbid the step?
@@ -36,7 +40,7 @@ func (w *Writer) Guard(ctx context.Context, s reconcile.Step) error {
 			return refuse("changed", fmt.Sprintf("it was %s when the plan was made, and is %s now", s.Was, now))
 		}
 	}
-	g := &guard{state: &state, uplink: state.Uplink()}
+	g := &guard{state: &state, uplink: state.Uplink(), mine: portsOfOurs(w.Originals)}
 	if refusal := g.forbids(s); refusal != nil {
 		return refusal
 	}
@@ -101,7 +105,7 @@ func (w *Writer) Undo(ctx context.Context, s reconcile.Step) error {
 		if !state.device(link).alike(made) {
 			return nil // somebody else's, of the same name: ours is not there
 		}
-		g := &guard{state: &state}
+		g := &guard{state: &state, mine: portsOfOurs(w.Originals)}
 		back := deleteStep(subject{s.Target, s.Identity, s.Policy}, made)
 		if users := g.users(s.Target); users != nil {
 			return &reconcile.Refusal{Guard: "in-use", Target: s.Target, Policy: s.Policy, Message: back.Text + ": others use it by now", Evidence: users}
