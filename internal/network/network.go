@@ -88,7 +88,7 @@ func split(plan reconcile.Plan) (before, after reconcile.Plan) {
 	before = plan
 	before.Steps = nil
 	for _, step := range plan.Steps {
-		if step.Kind == hostnet.WriterName+"/up" && string(step.Want) == "false" {
+		if hostnet.IsDown(step) {
 			after.Steps = append(after.Steps, step)
 		} else {
 			before.Steps = append(before.Steps, step)

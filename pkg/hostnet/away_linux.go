@@ -16,17 +16,20 @@ import (
 // OtherSpaces returns what finds links of other network namespaces that lie on
 // links of this one: a pod's macvlan, a VLAN that was moved. It finds those
 // namespaces that a process is in, by /proc/PID/ns/net.
-func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]Away, error) {
-	return func(ctx context.Context, links []Link) (map[string][]Away, error) {
+//
+// What it must not look into, it says: somebody there may use any link.
+func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]Away, []string, error) {
+	return func(ctx context.Context, links []Link) (map[string][]Away, []string, error) {
 		own, err := root.ReadLink("/proc/self/ns/net")
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		names, err := root.ReadDir("/proc")
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		all := make(map[string][]Away)
+		var blind []string
 		seen := map[string]bool{own: true}
 		for _, name := range names {
 			if _, err := strconv.Atoi(name); err != nil {
@@ -38,17 +41,18 @@ func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]
 				continue
 			}
 			if err != nil {
-				return nil, err
+				blind = append(blind, err.Error())
+				continue
 			}
 			if seen[id] {
 				continue
 			}
 			seen[id] = true
 			if err := lookInto(ctx, root, name, links, all); err != nil && !gone(err) {
-				return nil, fmt.Errorf("look into the network namespace of process %s: %w", name, err)
+				blind = append(blind, fmt.Sprintf("look into the network namespace of process %s: %v", name, err))
 			}
 		}
-		return all, nil
+		return all, blind, nil
 	}
 }
 

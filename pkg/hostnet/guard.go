@@ -21,7 +21,7 @@ func (s *State) value(kind string, link *Link, item string) json.RawMessage {
 	case stepMTU:
 		return reconcile.Value(link.MTU)
 	case stepUp:
-		return reconcile.Value(link.Up)
+		return reconcile.Value(Running{Up: link.Up})
 	case stepMaster:
 		return reconcile.Value(Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up})
 	case stepAddress:
@@ -163,7 +163,7 @@ func (g *guard) forbids(s reconcile.Step) *reconcile.Refusal {
 			return refuse("uplink", "it would draw traffic away from the uplink", evidence)
 		}
 	case stepUp:
-		if users := g.users(s.Target); reconcile.Same(s.Want, reconcile.Value(false)) && users != nil {
+		if users := g.users(s.Target); same(stepUp, s.Want, reconcile.Value(Running{})) && users != nil {
 			return refuse("in-use", "others use it", users...)
 		}
 	case stepMTU:
@@ -251,7 +251,7 @@ func (g *guard) users(name string) []string {
 			users = append(users, describeAway(away))
 		}
 	}
-	return users
+	return append(users, g.state.Blind...)
 }
 
 // portsOf lists the ports of a bridge or bond, less one and those of ours.
@@ -289,7 +289,7 @@ func (g *guard) larger(name string, mtu int) []string {
 			all = append(all, describeAway(away))
 		}
 	}
-	return all
+	return append(all, g.state.Blind...)
 }
 
 func describeAway(a Away) string {
