@@ -16,7 +16,7 @@ import (
 func Plan(spec Spec, state State, ours reconcile.State) reconcile.Plan {
 	p := &planner{
 		spec: spec, state: &state, ours: ours,
-		want: make(map[string]*Wanted), said: make(map[string]bool), remade: make(map[string]bool), detached: make(map[string]bool),
+		want: make(map[string]*Wanted), said: make(map[string]bool), remade: make(map[string]bool), detached: make(map[string]bool), freed: make(map[string]Attachment),
 	}
 	for i := range spec.Links {
 		p.want[spec.Links[i].Name] = &spec.Links[i]
@@ -43,9 +43,10 @@ type planner struct {
 	plan  reconcile.Plan
 
 	want     map[string]*Wanted
-	said     map[string]bool // keys of properties that somebody wants something of
-	remade   map[string]bool // links that are removed, and perhaps made anew
-	detached map[string]bool // links that leave their bridge or bond
+	said     map[string]bool       // keys of properties that somebody wants something of
+	remade   map[string]bool       // links that are removed, and perhaps made anew
+	detached map[string]bool       // links that leave their bridge or bond
+	freed    map[string]Attachment // of those: what is left of them when they have left a bond
 	built    map[string]bool
 }
 
@@ -238,16 +239,33 @@ func (p *planner) detach() {
 		}
 		was := Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up}
 		want := Attachment{Up: link.Up}
-		if before, err := reconcile.Read[Attachment](original.Was); err == nil && (w == nil || w.Master == "") {
-			want = before
+		before, err := reconcile.Read[Attachment](original.Was)
+		if master, found := p.state.Link(link.Master); err == nil && found && master.Kind == KindBond {
+			want.Up, want.MTU = before.Up, before.MTU
+			p.freed[link.Name] = want
 		}
-		if w != nil {
-			want.Up = true
+		if err == nil && (w == nil || w.Master == "") {
+			want.Master, want.VLANs = before.Master, before.VLANs
 		}
 		p.said[original.Key()] = true
 		p.detached[link.Name] = true
 		p.add(masterStep(subject{link.Name, link.Identity(), policy}, was, want, false))
 	}
+}
+
+// running and mtu are what a link is when the steps that free it are made.
+func (p *planner) running(link *Link) bool {
+	if freed, left := p.freed[link.Name]; left {
+		return freed.Up
+	}
+	return link.Up
+}
+
+func (p *planner) mtu(link *Link) int {
+	if freed, left := p.freed[link.Name]; left && freed.MTU != 0 {
+		return freed.MTU
+	}
+	return link.MTU
 }
 
 // remove deletes links, the last made first: what lies on others was made after them.
@@ -323,11 +341,11 @@ func (p *planner) final(name string) int {
 	if original, ours := p.ours.Original(key(stepMTU, link.Identity(), "")); ours {
 		was, err := reconcile.Read[int](original.Was)
 		want, err2 := reconcile.Read[int](original.Want)
-		if err == nil && err2 == nil && want == link.MTU {
+		if err == nil && err2 == nil && want == p.mtu(link) {
 			return was
 		}
 	}
-	return link.MTU
+	return p.mtu(link)
 }
 
 // mtus raises MTUs, parents before what lies on them, or lowers them, in the
@@ -352,16 +370,17 @@ func (p *planner) mtus(raise bool) {
 		if w != nil {
 			target.policy = w.Policy
 		}
-		if w != nil && (w.MTU != 0 || w.Device != nil && w.Device.Parent != "") || p.inBond(link.Name) {
+		entering := p.inBond(link.Name) && (link.Master == "" || p.detached[link.Name])
+		if w != nil && (w.MTU != 0 || w.Device != nil && w.Device.Parent != "") || p.inBond(link.Name) && !entering {
 			p.said[k] = true
 		}
-		if p.inBond(link.Name) {
+		if p.inBond(link.Name) && !entering {
 			continue
 		}
-		want := p.final(link.Name)
-		if want != 0 && (want > link.MTU) == raise && want != link.MTU {
+		have, want := p.mtu(link), p.final(link.Name)
+		if want != 0 && want != have && (entering && raise || !entering && (want > have) == raise) {
 			p.said[k] = true
-			p.add(mtuStep(target, link.MTU, want, link.Physical() && link.Up))
+			p.add(mtuStep(target, have, want, link.Physical() && link.Up))
 		}
 	}
 }
@@ -376,7 +395,7 @@ func (p *planner) ups() {
 			continue
 		}
 		p.said[key(stepUp, w.Identity, "")] = true
-		if !link.Up && !p.inBond(name) && !p.detached[name] {
+		if !p.running(link) && !p.inBond(name) {
 			p.add(upStep(on(w)))
 		}
 	}
@@ -442,7 +461,10 @@ func (p *planner) attach(w, master *Wanted) {
 	want := Attachment{Master: master.Name, VLANs: w.VLANs, Up: true}
 	was := Attachment{Up: true}
 	if link, stays := p.stays(w.Name); stays {
-		was.Up = link.Up || !p.inBond(w.Name)
+		was.Up = p.running(link) || !p.inBond(w.Name)
+		if p.inBond(w.Name) {
+			was.MTU = p.final(w.Name)
+		}
 		if link.Master != "" && !p.detached[w.Name] {
 			was = Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up}
 		}
