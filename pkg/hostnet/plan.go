@@ -3,9 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -144,79 +142,6 @@ func (p *planner) stays(name string) (*Link, bool) {
 	return link, exists && !p.remade[name]
 }
 
-// items brings addresses and routes of links that stay to what is wanted.
-func (p *planner) items() {
-	for _, name := range p.names() {
-		w := p.want[name]
-		link, stays := p.stays(name)
-		if !stays || w.Device == nil {
-			continue
-		}
-		routes := p.state.RoutesOf(name)
-		dropAddresses := p.droppedAddresses(w, link)
-		var dropRoutes []string
-		for _, route := range routes {
-			if !slices.Contains(w.Routes, route) && p.itemOurs(stepRoute, w, route) || p.flushed(route, dropAddresses) {
-				dropRoutes = append(dropRoutes, route)
-			}
-		}
-		for _, change := range []struct {
-			kind  string
-			items []string
-			add   bool
-		}{
-			{stepRoute, dropRoutes, false},
-			{stepAddress, dropAddresses, false},
-			{stepAddress, without(w.Addresses, without(link.Addresses, dropAddresses)), true},
-			{stepRoute, without(w.Routes, without(routes, dropRoutes)), true},
-		} {
-			for _, item := range change.items {
-				p.add(itemStep(change.kind, on(w), item, change.add))
-			}
-		}
-	}
-}
-
-// itemOurs reports whether we have given a link an address, a route or an
-// alternative name.
-func (p *planner) itemOurs(kind string, w *Wanted, item string) bool {
-	if original, ours := p.ours.Original(key(kind, w.Identity, item)); ours {
-		return reconcile.Same(original.Want, reconcile.Value(true))
-	}
-	made, _ := p.madeByUs(w.Name)
-	return slices.Contains(map[string][]string{stepRoute: made.Routes, stepAddress: made.Addresses, stepAltname: made.Altnames}[kind], item)
-}
-
-// droppedAddresses lists the addresses that are not wanted any more, and those
-// of the same networks: with the first of a network, the kernel removes the others.
-func (p *planner) droppedAddresses(w *Wanted, link *Link) []string {
-	networks := make(map[netip.Prefix]bool)
-	for _, address := range link.Addresses {
-		if !slices.Contains(w.Addresses, address) && p.itemOurs(stepAddress, w, address) {
-			networks[network(address)] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(link.Addresses), func(a string) bool { return !networks[network(a)] })
-}
-
-func network(address string) netip.Prefix {
-	prefix, err := netip.ParsePrefix(address)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix.Masked()
-}
-
-// flushed reports whether a route may go with addresses: with the last address
-// of a link, the kernel removes its routes.
-func (p *planner) flushed(route string, addresses []string) bool {
-	return slices.ContainsFunc(addresses, func(a string) bool { return network(a).Addr().Is4() == network(route).Addr().Is4() })
-}
-
-func without(of, less []string) []string {
-	return slices.DeleteFunc(slices.Clone(of), func(item string) bool { return slices.Contains(less, item) })
-}
-
 // detach takes links out of bridges and bonds that they shall not be in.
 func (p *planner) detach() {
 	for i := range p.state.Links {
@@ -309,7 +234,7 @@ func (p *planner) altnames() {
 	}
 }
 
-// inBond reports whether a link is, or will be, a port of a bond, which gives
+// inBond reports whether a link is, or will be, a port of a bond of ours, which gives
 // its ports its own MTU and takes them up.
 func (p *planner) inBond(name string) bool {
 	if w := p.want[name]; w != nil && w.MasterKind == KindBond {
@@ -320,7 +245,8 @@ func (p *planner) inBond(name string) bool {
 		return false
 	}
 	master, found := p.state.Link(link.Master)
-	return found && master.Kind == KindBond
+	_, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
+	return found && ours && master.Kind == KindBond
 }
 
 // final returns the MTU that a link shall have in the end, 0 when it is left
@@ -474,74 +400,6 @@ func (p *planner) attach(w, master *Wanted) {
 	}
 	want.Up = was.Up
 	p.add(masterStep(on(w), was, want, w.MasterKind == KindBond))
-}
-
-// restore brings back what was there before of all that nobody wants otherwise.
-func (p *planner) restore() {
-	for _, kind := range []string{stepRoute, stepAddress, stepMaster, stepOptions, stepMTU, stepUp} {
-		p.restoreKind(kind)
-	}
-}
-
-func (p *planner) restoreKind(kind string) {
-	for _, original := range slices.Backward(p.ours.Originals) {
-		k := original.Key()
-		if original.Kind != kind || p.said[k] {
-			continue
-		}
-		p.said[k] = true
-		link, exists := p.state.Identified(original.Identity)
-		switch {
-		case exists && p.ownedWhole(link.Name): // its policy says all of it
-		case exists && !p.remade[link.Name]:
-			p.restoreOne(original, link)
-		case !exists && strings.HasPrefix(original.Identity, "name:"):
-			p.plan.Forget = append(p.plan.Forget, k) // it went with the link
-		}
-	}
-}
-
-// ownedWhole reports whether we have made a link: then there was nothing
-// before that could be brought back.
-func (p *planner) ownedWhole(name string) bool {
-	_, ours := p.madeByUs(name)
-	return ours
-}
-
-func (p *planner) restoreOne(original reconcile.Step, link *Link) {
-	now := p.state.value(original.Kind, link, original.Item)
-	switch {
-	case same(original.Kind, now, original.Was):
-		p.plan.Forget = append(p.plan.Forget, original.Key())
-		return
-	case !same(original.Kind, now, original.Want):
-		p.note("%s of %s is %s, and not what we made it: it is left alone", strings.TrimPrefix(original.Kind, WriterName+"/"), link.Name, now)
-		p.plan.Forget = append(p.plan.Forget, original.Key())
-		return
-	}
-	target := subject{link.Name, link.Identity(), ""}
-	switch original.Kind {
-	case stepUp:
-		if same(stepUp, original.Was, reconcile.Value(Running{Up: true})) {
-			p.add(upStep(target))
-		} else {
-			p.add(downStep(target, p.state.running(link)))
-		}
-	case stepAltname, stepAddress, stepRoute:
-		p.add(itemStep(original.Kind, target, original.Item, reconcile.Same(original.Was, reconcile.Value(true))))
-	case stepOptions:
-		s := step(stepOptions, target, "", now, original.Was, "change %s back to %s", link.Name, original.Was)
-		s.Disruption = reconcile.LinkFlap
-		p.add(s)
-	case stepMaster:
-		was, _ := reconcile.Read[Attachment](now)             // made by value
-		want, err := reconcile.Read[Attachment](original.Was) // read from the disk
-		if err != nil {
-			p.note("%s: %v", original.Key(), err)
-			return
-		}
-		p.add(masterStep(target, was, want, false))
-	}
 }
 
 // noteManagers warns of programs that may change back what is changed.
