@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -149,9 +150,7 @@ func stages(b *bench) []string {
 
 // has reports whether the kernel knows a kind of link.
 func (b *bench) has(kind string, with ...string) bool {
-	args := append([]string{"link", "add", "probe0"}, strings.Fields(strings.Join(with, " "))...)
-	args = append(append(args, "type"), strings.Fields(kind)...)
-	if err := b.space.Command("ip", args...).Run(); err != nil {
+	if _, err := b.space.Try("ip link add probe0 " + strings.Join(with, " ") + " type " + kind); err != nil {
 		return false
 	}
 	b.space.IP("link del probe0")
@@ -160,7 +159,7 @@ func (b *bench) has(kind string, with ...string) bool {
 
 func TestStagesAndBack(t *testing.T) {
 	for i, stage := range stages(newBench(t))[1:] {
-		t.Run(fmt.Sprint(i+1), func(t *testing.T) {
+		t.Run(strconv.Itoa(i+1), func(t *testing.T) {
 			b := newBench(t)
 			before := b.space.Dump()
 			b.must(stage)
@@ -181,7 +180,7 @@ func TestStagesAndBack(t *testing.T) {
 // TestRandomWalk goes from state to state at random, and back to the first.
 func TestRandomWalk(t *testing.T) {
 	for seed := range uint64(2) {
-		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+		t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 			b := newBench(t)
 			before := b.space.Dump()
 			random := rand.New(rand.NewPCG(seed, 1))

@@ -132,3 +132,41 @@ func (n *Netlink) SetLink(ctx context.Context, name string, mtu int, up *bool) e
 	}
 	return n.Do(ctx, Op{Do: verb, Link: name})
 }
+
+// VFLinks is what package sriov wants to know of links, and to do with them.
+type VFLinks struct {
+	*Host
+	*Netlink
+}
+
+// Link returns the network interface of a name, and who uses it.
+func (h *Host) Link(ctx context.Context, name string) (sriov.Link, error) {
+	state, err := h.Observe(ctx)
+	if err != nil {
+		return sriov.Link{}, err
+	}
+	link, found := state.Link(name)
+	if !found {
+		return sriov.Link{}, fmt.Errorf("%s: %w", name, ErrNoLink)
+	}
+	g := &guard{state: &state}
+	users := g.users(name)
+	for _, address := range link.Addresses {
+		users = append(users, "the host has "+address+" there")
+	}
+	if link.Master != "" {
+		users = append(users, "it is a port of "+link.Master)
+	}
+	return sriov.Link{Name: link.Name, Altnames: link.Altnames, MAC: link.MAC, MTU: link.MTU, Up: link.Up, Users: users}, nil
+}
+
+// Uplink returns, by interface, why the node cannot be reached without it.
+func (h *Host) Uplink(ctx context.Context) (map[string]string, error) {
+	state, err := h.Observe(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return state.Uplink(), nil
+}
+
+var _ sriov.Links = VFLinks{}

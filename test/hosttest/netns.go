@@ -17,7 +17,8 @@ import (
 type Space struct {
 	Path string // to enter it by, while the test runs
 
-	t testing.TB
+	t    testing.TB
+	file *os.File
 }
 
 // NewSpace makes a network namespace in which only lo is, and is up.
@@ -29,7 +30,7 @@ func NewSpace(t testing.TB) *Space {
 		t.Fatalf("make a network namespace: %v", err)
 	}
 	t.Cleanup(func() { _ = file.Close() })
-	s := &Space{Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), t: t}
+	s := &Space{Path: fmt.Sprintf("/proc/%d/fd/%d", os.Getpid(), file.Fd()), t: t, file: file}
 	s.IP("link set lo up")
 	return s
 }
@@ -52,7 +53,7 @@ func spaceMissing() error {
 	if os.Getuid() != 0 {
 		return errors.New("it needs root")
 	}
-	for _, tool := range []string{"ip", "bridge", "nsenter"} {
+	for _, tool := range []string{"ip", "bridge"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return err
 		}
@@ -60,20 +61,42 @@ func spaceMissing() error {
 	return nil
 }
 
-// Command returns a command that runs in the namespace.
-func (s *Space) Command(name string, args ...string) *exec.Cmd {
-	return exec.Command("nsenter", append([]string{"--net=" + s.Path, "--", name}, args...)...)
+// Inside makes a call on a thread that is in the namespace: sockets that it
+// opens and programs that it starts are in there too.
+func (s *Space) Inside(call func()) {
+	s.t.Helper()
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread() // never unlocked: the thread goes with the goroutine
+		err := unix.Setns(int(s.file.Fd()), unix.CLONE_NEWNET)
+		if err == nil {
+			call()
+		}
+		done <- err
+	}()
+	if err := <-done; err != nil {
+		s.t.Fatalf("enter a network namespace: %v", err)
+	}
+}
+
+// Try runs a command line in the namespace.
+func (s *Space) Try(line string) (string, error) {
+	s.t.Helper()
+	var out []byte
+	var err error
+	words := strings.Fields(line)
+	s.Inside(func() { out, err = exec.Command(words[0], words[1:]...).CombinedOutput() })
+	return string(out), err
 }
 
 // Run runs a command line in the namespace and returns its output.
 func (s *Space) Run(line string) string {
 	s.t.Helper()
-	words := strings.Fields(line)
-	out, err := s.Command(words[0], words[1:]...).CombinedOutput()
+	out, err := s.Try(line)
 	if err != nil {
 		s.t.Fatalf("%s: %v\n%s", line, err, out)
 	}
-	return string(out)
+	return out
 }
 
 // IP runs ip with the words of a line.
