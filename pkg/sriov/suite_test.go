@@ -445,6 +445,10 @@ func restoreForeign(t *testing.T, b bed) {
 	}
 	set(host.Sysfs.Write(t.Context(), devicesDir+b.pf()+"/sriov_numvfs", "3"))
 	t.Cleanup(func() { _ = host.Sysfs.Write(context.Background(), devicesDir+b.pf()+"/sriov_numvfs", "0") })
+	await(t, "the card has started anew", func() bool {
+		now, _ := observe(t, host).Find(b.pf())
+		return !now.LinkDown
+	})
 	set(host.Links.SetVF(t.Context(), pf.Netdevs[0], 0, sriov.Attributes{VLAN: new(42), QoS: new(2), Trust: new(true)}))
 	set(host.Links.SetVF(t.Context(), pf.Netdevs[0], 1, sriov.Attributes{SpoofCheck: new(false), MaxTxRate: new(500)}))
 	second := vfOf(t, b, 1).Address
@@ -494,4 +498,18 @@ func drift(t *testing.T, b bed) {
 		t.Errorf("got %v, want %s", plan.Steps, want)
 	}
 	a.apply(t, reconcile.Kept, example(b))
+}
+
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
 }
