@@ -54,14 +54,15 @@ var layers = map[string][]string{
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
+	"pkg/multus":         {"api/v1alpha1"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
 	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
 	"cmd/nodeagent": {
-		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
-		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
+		"api/v1alpha1", "internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/multus", "pkg/nodestack", "pkg/qemu",
 	},
 }
 

@@ -68,6 +68,6 @@ It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newCapture(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newCapture(), newRender(), newConfig(), newVersion())
 	return root
 }
