@@ -60,9 +60,11 @@ var layers = map[string][]string{
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
+	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/sriov"},
 	"cmd/nodeagent": {
-		"api/v1alpha1", "internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
-		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/multus", "pkg/nodestack", "pkg/qemu",
+		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
+		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"pkg/deviceplugin", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/multus", "pkg/nodestack", "pkg/qemu",
 	},
 }
 

@@ -73,6 +73,9 @@ func (h *HostNetwork) Validate() []Problem {
 		bad.add("metadata.name", "%q: want a name of small letters, digits, dashes and dots", h.Name)
 	}
 	spec := &h.Spec
+	if _, err := h.Selects(nil); err != nil {
+		bad.add("spec.nodeSelector", "%v", err)
+	}
 	bad.oneOf("spec.disruption", string(spec.Disruption), string(DisruptionNone), string(DisruptionAllow))
 	if timeout, err := spec.Probes.Timeout.Parse(); err != nil {
 		bad.add("spec.probes.timeout", "%v", err)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -79,6 +80,9 @@ func (d *daemon) apply(data []byte) (err error) {
 		d.log.Warn("the log format changes at the next start", "format", next.Log.Format)
 	}
 	d.setConfig(next)
+	if !reflect.DeepEqual(next.Network, current.Network) {
+		d.startNetwork(next.Network)
+	}
 	d.startTelemetry(collector)
 	d.startReadiness(next, profile)
 	return nil

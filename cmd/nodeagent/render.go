@@ -3,12 +3,10 @@ package main
 import (
 	"fmt"
 	"io"
-	"os"
 
 	"github.com/spf13/cobra"
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
-	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/pkg/multus"
 )
 
@@ -30,20 +28,17 @@ touches neither this host nor a cluster.
 }
 
 func newRenderer(use, short string, render func([]v1alpha1.HostNetwork) ([]multus.Object, error)) *cobra.Command {
-	var name, output string
+	var files []string
+	var output string
 	cmd := &cobra.Command{
 		Use:     use,
 		Short:   short,
 		Example: "  nodeagent render " + use + " -f storage.yaml | kubectl apply -f -",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			data, err := readInput(cmd.InOrStdin(), name)
+			policies, err := readPolicies(files, cmd.InOrStdin())
 			if err != nil {
 				return err
-			}
-			policies, err := config.ParsePolicies(data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", name, err)
 			}
 			objects, err := render(policies)
 			if err != nil {
@@ -52,20 +47,13 @@ func newRenderer(use, short string, render func([]v1alpha1.HostNetwork) ([]multu
 			return writeObjects(cmd.OutOrStdout(), output, objects)
 		},
 	}
-	cmd.Flags().StringVarP(&name, "file", "f", "", "the policies, in YAML; - is standard input")
-	cmd.Flags().StringVarP(&output, "output", "o", "yaml", "yaml or json")
+	cmd.Flags().StringArrayVarP(&files, "file", "f", nil, "file of HostNetwork policies, repeatable; - is standard input")
+	cmd.Flags().StringVarP(&output, "output", "o", "yaml", "how to print: yaml or json")
+	complete(cmd, "output", []string{"yaml", "json"})
 	if err := cmd.MarkFlagRequired("file"); err != nil {
 		panic(err) // the flag is defined above
 	}
 	return cmd
-}
-
-// readInput reads a file, or standard input.
-func readInput(stdin io.Reader, name string) ([]byte, error) {
-	if name == "-" {
-		return io.ReadAll(stdin)
-	}
-	return os.ReadFile(name)
 }
 
 // writeObjects prints a document for each object, or one list.

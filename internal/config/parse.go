@@ -65,7 +65,10 @@ func (c *Config) fill() {
 			}
 		}
 	}
-	orEmpty(&c.Telemetry.LibvirtURIs)
+	orEmpty(&c.Telemetry.LibvirtURIs, &c.Network.Policies)
+	if c.Network.NodeLabels == nil {
+		c.Network.NodeLabels = map[string]string{}
+	}
 	if c.Readiness.Profiles == nil {
 		c.Readiness.Profiles = map[string]Profile{}
 	}

@@ -21,7 +21,7 @@ func (s *State) value(kind string, link *Link, item string) json.RawMessage {
 	case stepMTU:
 		return reconcile.Value(link.MTU)
 	case stepUp:
-		return reconcile.Value(link.Up)
+		return reconcile.Value(Running{Up: link.Up})
 	case stepMaster:
 		return reconcile.Value(Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up})
 	case stepAddress:
@@ -34,7 +34,7 @@ func (s *State) value(kind string, link *Link, item string) json.RawMessage {
 
 // judge refuses the steps of a plan that a guard would stop anyway.
 func (p *planner) judge() {
-	g := &guard{state: p.state, uplink: p.state.Uplink(), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
+	g := &guard{state: p.state, uplink: p.state.Uplink(), mine: portsOfOurs(p.ours.Originals), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
 	for _, s := range p.plan.Steps {
 		if refusal := g.forbids(s); refusal != nil {
 			p.refuse(*refusal)
@@ -106,10 +106,22 @@ func (p *planner) judgeChild(w *Wanted, parent string) {
 	}
 }
 
+// portsOfOurs lists the links that we have made ports of others.
+func portsOfOurs(originals []reconcile.Step) map[string]bool {
+	mine := make(map[string]bool)
+	for _, original := range originals {
+		if original.Kind == stepMaster {
+			mine[original.Target] = true
+		}
+	}
+	return mine
+}
+
 // guard judges single steps on a state.
 type guard struct {
 	state  *State
 	uplink map[string]string
+	mine   map[string]bool // links that we have made ports
 	gone   map[string]bool // links that earlier steps remove
 	loose  map[string]bool // links that earlier steps attach elsewhere
 	shrunk map[string]int  // MTUs that earlier steps set
@@ -151,7 +163,7 @@ func (g *guard) forbids(s reconcile.Step) *reconcile.Refusal {
 			return refuse("uplink", "it would draw traffic away from the uplink", evidence)
 		}
 	case stepUp:
-		if users := g.users(s.Target); reconcile.Same(s.Want, reconcile.Value(false)) && users != nil {
+		if users := g.users(s.Target); same(stepUp, s.Want, reconcile.Value(Running{})) && users != nil {
 			return refuse("in-use", "others use it", users...)
 		}
 	case stepMTU:
@@ -239,15 +251,15 @@ func (g *guard) users(name string) []string {
 			users = append(users, describeAway(away))
 		}
 	}
-	return users
+	return append(users, g.state.Blind...)
 }
 
-// portsOf lists the ports of a bridge or bond, less one.
+// portsOf lists the ports of a bridge or bond, less one and those of ours.
 func (g *guard) portsOf(master, except string) []string {
 	var ports []string
 	for i := range g.state.Links {
 		l := &g.state.Links[i]
-		if l.Master == master && l.Name != except && !g.gone[l.Name] && !g.loose[l.Name] {
+		if l.Master == master && l.Name != except && !g.gone[l.Name] && !g.loose[l.Name] && !g.mine[l.Name] {
 			ports = append(ports, l.Name+" is a port of "+master)
 		}
 	}
@@ -277,7 +289,7 @@ func (g *guard) larger(name string, mtu int) []string {
 			all = append(all, describeAway(away))
 		}
 	}
-	return all
+	return append(all, g.state.Blind...)
 }
 
 func describeAway(a Away) string {

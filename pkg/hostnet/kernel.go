@@ -30,8 +30,8 @@ const (
 	SetMaster     Verb = "set-master"     // Text; empty: none
 	AddAddress    Verb = "add-address"    // Text
 	DeleteAddress Verb = "delete-address" // Text
-	AddRoute      Verb = "add-route"      // Text
-	DeleteRoute   Verb = "delete-route"   // Text
+	AddRoute      Verb = "add-route"      // Route
+	DeleteRoute   Verb = "delete-route"   // Route
 	AddVLANs      Verb = "add-vlans"      // Text: N or N-M, through the port of a bridge
 	DeleteVLANs   Verb = "delete-vlans"   // Text
 	SetFiltering  Verb = "set-filtering"  // Number: 0 or 1
@@ -45,6 +45,7 @@ type Op struct {
 	Text   string
 	Number int
 	Device *Device
+	Route  *Route
 }
 
 // Device is a link that software makes: the value of a step.
@@ -81,4 +82,12 @@ type Attachment struct {
 	Master string   `json:"master,omitempty"` // empty: of none
 	VLANs  []string `json:"vlans,omitempty"`  // tags that pass through the port of a bridge
 	Up     bool     `json:"up"`               // whether the link was up: to leave a bond takes it down
+}
+
+// Running is the value of the step that sets a link up or down. What the
+// kernel drops when a link goes down is part of it, to be brought back.
+type Running struct {
+	Up        bool     `json:"up"`
+	Addresses []string `json:"addresses,omitempty"`
+	Routes    []Route  `json:"routes,omitempty"`
 }

@@ -233,10 +233,10 @@ func (n *Netlink) routes(ctx context.Context, names map[int]string) ([]Route, er
 		}
 		source := r.Protocol.String()
 		if len(r.MultiPath) == 0 {
-			routes = append(routes, Route{Destination: destination, Link: names[r.LinkIndex], Gateway: gateway(r.Gw, r.Via), Source: source})
+			routes = append(routes, Route{Destination: destination, Link: names[r.LinkIndex], Gateway: gateway(r.Gw, r.Via), Source: source, Metric: r.Priority})
 		}
 		for _, hop := range r.MultiPath {
-			routes = append(routes, Route{Destination: destination, Link: names[hop.LinkIndex], Gateway: gateway(hop.Gw, hop.Via), Source: source})
+			routes = append(routes, Route{Destination: destination, Link: names[hop.LinkIndex], Gateway: gateway(hop.Gw, hop.Via), Source: source, Metric: r.Priority})
 		}
 	}
 	return routes, nil

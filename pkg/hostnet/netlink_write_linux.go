@@ -158,21 +158,34 @@ func (n *Netlink) address(link netlink.Link, op Op) error {
 }
 
 func (n *Netlink) route(link netlink.Link, op Op) error {
-	prefix, err := netip.ParsePrefix(op.Text)
+	prefix, err := netip.ParsePrefix(op.Route.Destination)
 	if err != nil {
 		return err
 	}
 	route := &netlink.Route{
-		LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: unix.RTPROT_STATIC, Table: unix.RT_TABLE_MAIN,
-		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())},
+		LinkIndex: link.Attrs().Index, Scope: netlink.SCOPE_LINK, Protocol: protocolOf(op.Route.Source), Table: unix.RT_TABLE_MAIN,
+		Dst: &net.IPNet{IP: prefix.Addr().AsSlice(), Mask: net.CIDRMask(prefix.Bits(), prefix.Addr().BitLen())}, Priority: op.Route.Metric,
 	}
-	if prefix.Addr().Is6() {
+	if op.Route.Gateway != "" {
+		route.Gw = net.ParseIP(op.Route.Gateway)
+	}
+	if prefix.Addr().Is6() || op.Route.Gateway != "" {
 		route.Scope = netlink.SCOPE_UNIVERSE
 	}
 	if op.Do == DeleteRoute {
 		return n.handle.RouteDel(route)
 	}
 	return n.handle.RouteAdd(route)
+}
+
+// protocolOf is who made a route, by the word that a dump had for it.
+func protocolOf(word string) netlink.RouteProtocol {
+	for protocol := range netlink.RouteProtocol(255) {
+		if protocol.String() == word {
+			return protocol
+		}
+	}
+	return unix.RTPROT_STATIC
 }
 
 func (n *Netlink) vlans(link netlink.Link, op Op) error {

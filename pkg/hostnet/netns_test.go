@@ -79,8 +79,15 @@ func (b *bench) apply(text string) (reconcile.Outcome, error) {
 	if err != nil {
 		return reconcile.Outcome{}, err
 	}
+	ours, err := reconcile.ReadState(b.dir)
+	if err != nil {
+		return reconcile.Outcome{}, err
+	}
 	loop := &reconcile.Loop{
-		Dir: b.dir, Writers: map[string]reconcile.Writer{hostnet.WriterName: &faulty{Writer: &hostnet.Writer{Host: b.host}, broken: b.broken}},
+		Dir: b.dir,
+		Writers: map[string]reconcile.Writer{
+			hostnet.WriterName: &faulty{Writer: &hostnet.Writer{Host: b.host, Originals: ours.Originals}, broken: b.broken},
+		},
 		Verify:  func(ctxT) (reconcile.Plan, error) { return b.plan(text) },
 		Confirm: func(ctxT, reconcile.Request) error { return nil },
 		Audit:   func(reconcile.Write) { b.writes++ },

@@ -18,8 +18,8 @@ type Host struct {
 	// routes lead to: the node's own, the API server's, an operator's.
 	Reach []netip.Addr
 	// Away lists the links of other network namespaces, by the name of the
-	// link that they lie on. Nil: nobody looks.
-	Away func(ctx context.Context, links []Link) (map[string][]Away, error)
+	// link that they lie on, and what it could not look into. Nil: nobody looks.
+	Away func(ctx context.Context, links []Link) (away map[string][]Away, blind []string, err error)
 }
 
 // Observe reads the links and all that guards want to know of them. What
@@ -42,10 +42,11 @@ func (h *Host) Observe(ctx context.Context) (State, error) {
 	if h.Away == nil {
 		return state, nil
 	}
-	away, err := h.Away(ctx, state.Links)
+	away, blind, err := h.Away(ctx, state.Links)
 	if err != nil {
 		return State{}, fmt.Errorf("observe other network namespaces: %w", err)
 	}
+	state.Blind = blind
 	for i := range state.Links {
 		state.Links[i].Away = away[state.Links[i].Name]
 	}

@@ -220,12 +220,12 @@ func without(of, less []string) []string {
 func (p *planner) detach() {
 	for i := range p.state.Links {
 		link := &p.state.Links[i]
-		if link.Master == "" || p.remade[link.Name] {
+		if link.Master == "" {
 			continue
 		}
 		w := p.want[link.Name]
 		original, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
-		staying := w != nil && w.Master == link.Master && !p.remade[link.Master]
+		staying := w != nil && w.Master == link.Master && !p.remade[link.Master] && !p.remade[link.Name]
 		if staying || !ours && !p.remade[link.Master] && (w == nil || w.Master == "") {
 			continue
 		}
@@ -377,7 +377,7 @@ func (p *planner) ups() {
 		}
 		p.said[key(stepUp, w.Identity, "")] = true
 		if !link.Up && !p.inBond(name) && !p.detached[name] {
-			p.add(upStep(on(w), true))
+			p.add(upStep(on(w)))
 		}
 	}
 }
@@ -489,10 +489,10 @@ func (p *planner) ownedWhole(name string) bool {
 func (p *planner) restoreOne(original reconcile.Step, link *Link) {
 	now := p.state.value(original.Kind, link, original.Item)
 	switch {
-	case reconcile.Same(now, original.Was):
+	case same(original.Kind, now, original.Was):
 		p.plan.Forget = append(p.plan.Forget, original.Key())
 		return
-	case !reconcile.Same(now, original.Want):
+	case !same(original.Kind, now, original.Want):
 		p.note("%s of %s is %s, and not what we made it: it is left alone", strings.TrimPrefix(original.Kind, WriterName+"/"), link.Name, now)
 		p.plan.Forget = append(p.plan.Forget, original.Key())
 		return
@@ -500,7 +500,11 @@ func (p *planner) restoreOne(original reconcile.Step, link *Link) {
 	target := subject{link.Name, link.Identity(), ""}
 	switch original.Kind {
 	case stepUp:
-		p.add(upStep(target, reconcile.Same(original.Was, reconcile.Value(true))))
+		if same(stepUp, original.Was, reconcile.Value(Running{Up: true})) {
+			p.add(upStep(target))
+		} else {
+			p.add(downStep(target, p.state.running(link)))
+		}
 	case stepAltname, stepAddress, stepRoute:
 		p.add(itemStep(original.Kind, target, original.Item, reconcile.Same(original.Was, reconcile.Value(true))))
 	case stepOptions:

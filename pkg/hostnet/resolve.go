@@ -78,7 +78,7 @@ func (r *resolver) policy(p *v1alpha1.HostNetwork) {
 func (r *resolver) card(p *v1alpha1.HostNetwork, in *v1alpha1.Interface) *Link {
 	var found []*Link
 	for i := range r.state.Links {
-		if link := &r.state.Links[i]; !link.Loopback && made(link) == "" && matches(link, *in.Match) {
+		if link := &r.state.Links[i]; !link.Loopback && stacked(link) == "" && matches(link, *in.Match) {
 			found = append(found, link)
 		}
 	}
@@ -97,8 +97,8 @@ func (r *resolver) card(p *v1alpha1.HostNetwork, in *v1alpha1.Interface) *Link {
 	return nil
 }
 
-// made returns the kind of a link that software has made on top of others.
-func made(l *Link) string {
+// stacked returns the kind of a link that software has made on top of others.
+func stacked(l *Link) string {
 	switch l.Kind {
 	case KindVLAN, KindBridge, KindBond, KindMacvlan, KindMacvtap, "ipvlan", "ipvtap", "tun", "vxlan", "openvswitch":
 		return l.Kind

@@ -23,6 +23,9 @@ type State struct {
 	// Paths says through which link an address is reached that must stay
 	// reachable; for an address of the host, which link has it.
 	Paths map[string]string `json:"paths,omitempty"`
+	// Blind says which other network namespaces could not be looked into:
+	// what is in there may use any link.
+	Blind []string `json:"blind,omitempty"`
 }
 
 // Link is one network interface of the host's network namespace.
@@ -91,6 +94,7 @@ type Route struct {
 	Link        string `json:"link"`
 	Gateway     string `json:"gateway,omitempty"`
 	Source      string `json:"source,omitempty"` // who made it: kernel, boot, static, …
+	Metric      int    `json:"metric,omitempty"`
 }
 
 // Link returns the link of a name.
@@ -135,6 +139,17 @@ func (s *State) RoutesOf(name string) []string {
 	return routes
 }
 
+// running is what a link has while it is up, and loses when it goes down.
+func (s *State) running(l *Link) Running {
+	r := Running{Up: true, Addresses: l.Addresses}
+	for _, route := range s.Routes {
+		if route.Link == l.Name && route.Source != "kernel" {
+			r.Routes = append(r.Routes, route)
+		}
+	}
+	return r
+}
+
 // Identity names a network card in a way that outlives a renaming: by its PCI
 // address, or else by the address that it was made with. Links that only
 // software made have their name alone.
@@ -169,7 +184,7 @@ func linkLocal(address string) bool {
 	return err == nil && prefix.Addr().Is6() && prefix.Addr().IsLinkLocalUnicast()
 }
 
-// physicalFirst orders names so that errors and plans are always the same.
+// sorted orders names, so that plans and errors are always the same.
 func sorted(names []string) []string {
 	all := slices.Clone(names)
 	slices.SortFunc(all, strings.Compare)

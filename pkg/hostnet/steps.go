@@ -1,6 +1,7 @@
 package hostnet
 
 import (
+	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -16,7 +17,7 @@ const (
 	stepOptions  = WriterName + "/options" // options
 	stepAltname  = WriterName + "/altname" // bool; the item is the name
 	stepMTU      = WriterName + "/mtu"     // int
-	stepUp       = WriterName + "/up"      // bool
+	stepUp       = WriterName + "/up"      // Running
 	stepMaster   = WriterName + "/master"  // Attachment
 	stepAddress  = WriterName + "/address" // bool; the item is the address
 	stepRoute    = WriterName + "/route"   // bool; the item is the destination
@@ -105,13 +106,40 @@ func mtuStep(on subject, was, want int, flap bool) reconcile.Step {
 	return s
 }
 
-func upStep(on subject, up bool) reconcile.Step {
-	if up {
-		return step(stepUp, on, "", false, true, "set %s up", on.name)
-	}
-	s := step(stepUp, on, "", true, false, "set %s down", on.name)
+func upStep(on subject) reconcile.Step {
+	return step(stepUp, on, "", Running{}, Running{Up: true}, "set %s up", on.name)
+}
+
+// downStep sets a link down that has something to lose by it.
+func downStep(on subject, was Running) reconcile.Step {
+	s := step(stepUp, on, "", was, Running{}, "set %s down", on.name)
 	s.Disruption = reconcile.LinkFlap
 	return s
+}
+
+// Down is the step that sets a link down.
+func (s *State) Down(name string) (reconcile.Step, bool) {
+	link, found := s.Link(name)
+	if !found {
+		return reconcile.Step{}, false
+	}
+	return downStep(subject{name: name, identity: link.Identity()}, s.running(link)), true
+}
+
+// IsDown reports whether a step sets a link down.
+func IsDown(s reconcile.Step) bool {
+	return s.Kind == stepUp && same(stepUp, s.Want, reconcile.Value(Running{}))
+}
+
+// same compares two values of a property. Of a link that is up, it does not
+// matter what it would lose.
+func same(kind string, a, b json.RawMessage) bool {
+	if kind == stepUp {
+		one, err := reconcile.Read[Running](a)
+		other, err2 := reconcile.Read[Running](b)
+		return err == nil && err2 == nil && one.Up == other.Up
+	}
+	return reconcile.Same(a, b)
 }
 
 // itemStep adds or removes one of several: an altname, an address, a route.

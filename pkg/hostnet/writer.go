@@ -11,7 +11,11 @@ import (
 )
 
 // Writer makes the steps of this package.
-type Writer struct{ Host *Host }
+type Writer struct {
+	Host *Host
+	// Originals is what is ours, so that it does not stand in its own way.
+	Originals []reconcile.Step
+}
 
 // Guard looks at the host anew: is the target still the link that was meant,
 // is it as it was when the plan was made, and does a guard forbid the step?
@@ -32,11 +36,11 @@ func (w *Writer) Guard(ctx context.Context, s reconcile.Step) error {
 	case exists && s.Kind == stepDevice && reconcile.Same(s.Was, nil):
 		return refuse("foreign", "somebody has made a link of this name by now")
 	case exists && s.Kind != stepDevice:
-		if now := state.value(s.Kind, link, s.Item); !reconcile.Same(now, s.Was) && !reconcile.Same(now, s.Want) && s.Kind != stepMaster {
+		if now := state.value(s.Kind, link, s.Item); !same(s.Kind, now, s.Was) && !same(s.Kind, now, s.Want) && s.Kind != stepMaster {
 			return refuse("changed", fmt.Sprintf("it was %s when the plan was made, and is %s now", s.Was, now))
 		}
 	}
-	g := &guard{state: &state, uplink: state.Uplink()}
+	g := &guard{state: &state, uplink: state.Uplink(), mine: portsOfOurs(w.Originals)}
 	if refusal := g.forbids(s); refusal != nil {
 		return refusal
 	}
@@ -57,14 +61,14 @@ func (w *Writer) Apply(ctx context.Context, s reconcile.Step) (json.RawMessage, 
 	if exists {
 		now = state.value(s.Kind, link, s.Item)
 	}
-	if !w.same(s, now) {
+	if !made(s, now) {
 		return now, fmt.Errorf("the kernel has %s, and not %s", now, s.Want)
 	}
 	return now, nil
 }
 
-// same compares what is with what is wanted, less what is left to the kernel.
-func (w *Writer) same(s reconcile.Step, now json.RawMessage) bool {
+// made compares what is with what is wanted, less what is left to the kernel.
+func made(s reconcile.Step, now json.RawMessage) bool {
 	switch s.Kind {
 	case stepDevice:
 		if reconcile.Same(now, nil) || reconcile.Same(s.Want, nil) {
@@ -79,7 +83,7 @@ func (w *Writer) same(s reconcile.Step, now json.RawMessage) bool {
 		want, err2 := reconcile.Read[Attachment](s.Want)
 		return err == nil && err2 == nil && have.Master == want.Master && slices.Equal(have.VLANs, want.VLANs)
 	}
-	return reconcile.Same(now, s.Want)
+	return same(s.Kind, now, s.Want)
 }
 
 func within(some, all []string) bool {
@@ -101,7 +105,7 @@ func (w *Writer) Undo(ctx context.Context, s reconcile.Step) error {
 		if !state.device(link).alike(made) {
 			return nil // somebody else's, of the same name: ours is not there
 		}
-		g := &guard{state: &state}
+		g := &guard{state: &state, mine: portsOfOurs(w.Originals)}
 		back := deleteStep(subject{s.Target, s.Identity, s.Policy}, made)
 		if users := g.users(s.Target); users != nil {
 			return &reconcile.Refusal{Guard: "in-use", Target: s.Target, Policy: s.Policy, Message: back.Text + ": others use it by now", Evidence: users}
@@ -142,7 +146,7 @@ func (w *Writer) move(ctx context.Context, s reconcile.Step) error {
 	case stepMTU:
 		return readThen(s, func(want int) error { return m.mtu(ctx, link.MTU, want) })
 	case stepUp:
-		return readThen(s, func(want bool) error { return m.up(ctx, link.Up, want) })
+		return readThen(s, func(want Running) error { return m.running(ctx, link, want) })
 	case stepAltname:
 		return readThen(s, func(want bool) error { return m.item(ctx, s.Item, link.Altnames, want, AddAltname, DeleteAltname) })
 	case stepAddress:
@@ -178,6 +182,9 @@ type mover struct {
 func (m *mover) do(ctx context.Context, op Op) {
 	if m.err == nil {
 		op.Link = m.name
+		if (op.Do == AddRoute || op.Do == DeleteRoute) && op.Route == nil {
+			op.Route = &Route{Destination: op.Text, Link: m.name, Source: "static"}
+		}
 		m.err = m.kernel.Do(ctx, op)
 	}
 }
@@ -223,12 +230,23 @@ func (m *mover) mtu(ctx context.Context, have, want int) error {
 	return m.err
 }
 
-func (m *mover) up(ctx context.Context, have, want bool) error {
-	switch {
-	case want && !have:
-		m.do(ctx, Op{Do: SetUp})
-	case have && !want:
+// running sets a link up, with what it had, or down.
+func (m *mover) running(ctx context.Context, link *Link, want Running) error {
+	if link.Up && !want.Up {
 		m.do(ctx, Op{Do: SetDown})
+		return m.err
+	}
+	if want.Up && !link.Up {
+		m.do(ctx, Op{Do: SetUp})
+	}
+	for _, address := range want.Addresses {
+		m.add(ctx, AddAddress, address, link.Addresses)
+	}
+	have := m.state.running(link).Routes
+	for _, route := range want.Routes {
+		if !slices.Contains(have, route) {
+			m.do(ctx, Op{Do: AddRoute, Route: &route})
+		}
 	}
 	return m.err
 }

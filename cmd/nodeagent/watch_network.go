@@ -1,0 +1,42 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+	"github.com/virtnode/nodeagent/internal/agent"
+	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/internal/network"
+)
+
+// startNetwork applies the policies of the configuration and watches over
+// them. Without any, and with nothing of its own on the host, it does nothing.
+func (d *daemon) startNetwork(c config.Network) {
+	d.tasks.Start(agent.Task{Name: "network", Run: func(ctx context.Context, ready func()) (err error) {
+		if _, err := os.Stat(c.StateDirectory); len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
+			ready()
+			<-ctx.Done()
+			return nil
+		}
+		n, closeIt, err := openNetwork(d.root, c.StateDirectory, c.NodeLabels, d.log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, closeIt()) }()
+		w := &network.Watch{
+			Network: n, Interval: c.Interval, Repair: c.Repair,
+			Policies: func() ([]v1alpha1.HostNetwork, error) {
+				files, err := policyFiles(c.Policies)
+				if err != nil {
+					return nil, err
+				}
+				return readPolicies(files, nil)
+			},
+		}
+		d.watch.Store(w)
+		return w.Run(ctx, ready)
+	}})
+}
