@@ -1,11 +1,9 @@
 package deviceplugin
 
 import (
-	"context"
 	"fmt"
 	"strings"
 
-	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 )
 
@@ -15,17 +13,6 @@ type Device struct {
 	Problem  string // why no pod must get it; empty: one may
 	NUMANode *int
 	Group    *int // its IOMMU group, when it is VFIO's
-}
-
-// Look returns what looks at the VFs of a pool of the PF at an address.
-func Look(root *hostfs.Root, address string, pool sriov.Pool) func(context.Context) ([]Device, error) {
-	return func(context.Context) ([]Device, error) {
-		pf, err := sriov.Inspect(root, address)
-		if err != nil {
-			return nil, err
-		}
-		return Devices(pool, pf), nil
-	}
 }
 
 // Devices lists the VFs of a pool that there are. Whether they are in use does

@@ -3,6 +3,7 @@ package deviceplugin_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
@@ -253,6 +254,83 @@ func TestLongSocketIsRefused(t *testing.T) {
 	server := deviceplugin.Server{Dir: "/" + strings.Repeat("d", 100), Resource: resource, Look: newCard().look}
 	if err := server.Run(t.Context()); err == nil || !strings.Contains(err.Error(), "the most is 107") {
 		t.Errorf("got %v", err)
+	}
+}
+
+// cardTree writes a PF with VFs on vfio-pci below a root.
+func cardTree(t *testing.T, dir, bus string, vfs int) {
+	t.Helper()
+	devices := filepath.Join(dir, "sys/bus/pci/devices")
+	pf := filepath.Join(devices, "0000:"+bus+":00.0")
+	write := func(name, content string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.WriteFile(name, []byte(content), 0o600)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	link := func(name, target string) {
+		t.Helper()
+		if err := errors.Join(os.MkdirAll(filepath.Dir(name), 0o755), os.Symlink(target, name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write(pf+"/sriov_totalvfs", "7\n")
+	write(pf+"/sriov_numvfs", fmt.Sprintln(vfs))
+	write(pf+"/numa_node", "0\n")
+	for index := range vfs {
+		vf := fmt.Sprintf("0000:%s:10.%d", bus, index)
+		group := filepath.Join(dir, "sys/kernel/iommu_groups", bus+fmt.Sprint(index))
+		write(filepath.Join(devices, vf, "class"), "0x020000\n")
+		link(filepath.Join(devices, vf, "driver"), "../../drivers/vfio-pci")
+		link(filepath.Join(devices, vf, "iommu_group"), "../../../../kernel/iommu_groups/"+bus+fmt.Sprint(index))
+		link(filepath.Join(group, "devices", vf), "../../../../bus/pci/devices/"+vf)
+		link(fmt.Sprintf("%s/virtfn%d", pf, index), "../"+vf)
+	}
+}
+
+// TestOffersFollowThePolicies has a resource of two cards, which grows, and one
+// that comes and goes, while the kubelet runs on.
+func TestOffersFollowThePolicies(t *testing.T) {
+	dir := t.TempDir()
+	cardTree(t, dir, "01", 3)
+	cardTree(t, dir, "02", 3)
+	root, err := hostfs.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k := newKubelet(t)
+	k.start()
+	offers := deviceplugin.NewOffers(k.dir, root, 5*time.Millisecond, 5*time.Millisecond, slog.New(slog.DiscardHandler))
+	ctx, cancel := context.WithCancel(t.Context())
+	var running sync.WaitGroup
+	running.Go(func() { offers.Run(ctx) })
+	t.Cleanup(running.Wait)
+	t.Cleanup(cancel)
+	pool := func(resource string, vfs ...int) sriov.Pool {
+		return sriov.Pool{Name: "p", VFs: vfs, Driver: "vfio-pci", DevicePlugin: true, Resource: resource}
+	}
+	silent := pool("virtnode.io/silent", 2)
+	silent.DevicePlugin = false
+	count := func(n int) func([]*api.Device) bool {
+		return func(d []*api.Device) bool { return len(healthy(d)) == n }
+	}
+	first := sriov.Spec{PF: "0000:01:00.0", Pools: []sriov.Pool{pool("virtnode.io/a", 0), pool("virtnode.io/b", 1), silent}}
+	second := sriov.Spec{PF: "0000:02:00.0", Pools: []sriov.Pool{pool("virtnode.io/a", 0, 1)}}
+	offers.Set([]sriov.Spec{first, second})
+	k.wait("virtnode.io/a", "devices of both cards", count(3))
+	k.wait("virtnode.io/b", "its device", count(1))
+	if _, err := k.allocate("virtnode.io/b", 1); err != nil {
+		t.Fatal(err)
+	}
+	second.Pools[0].VFs = []int{0, 1, 2}
+	first.Pools = append(first.Pools[:1], silent)
+	offers.Set([]sriov.Spec{first, second})
+	k.wait("virtnode.io/a", "one more", count(4))
+	k.wait("virtnode.io/b", "nothing", count(0))
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.resources["virtnode.io/silent"] != nil {
+		t.Error("a pool is offered that nobody wants to be")
 	}
 }
 

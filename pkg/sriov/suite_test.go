@@ -56,7 +56,7 @@ type agent struct {
 
 func newAgent(t *testing.T, b bed) *agent {
 	t.Helper()
-	return &agent{bed: b, dir: t.TempDir()}
+	return &agent{bed: b, dir: onMemory(t)}
 }
 
 func (a *agent) plan(t *testing.T, specs ...sriov.Spec) reconcile.Plan {
@@ -431,6 +431,9 @@ func walk(t *testing.T, b bed) {
 		}
 	}
 	wantDump(t, b, before)
+	if kept, err := reconcile.ReadState(a.dir); err != nil || len(kept.Originals) > 0 {
+		t.Errorf("left: %v, %v", kept.Originals, err)
+	}
 }
 
 // restoreForeign finds VFs that somebody has made and set up.

@@ -25,7 +25,7 @@ func runTests(t *testing.T, machine *vm.Machine, pkg, pattern string, env ...str
 	}
 	var out bytes.Buffer
 	code, err := machine.Run(t.Context(), vm.Command{
-		Argv: append([]string{"./" + name, "-test.v", "-test.timeout=8m"}, "-test.run="+pattern),
+		Argv: []string{"./" + name, "-test.v", "-test.timeout=8m", "-test.run=" + pattern, "-test.bench=" + pattern, "-test.benchtime=5x"},
 		Env:  env, Stdout: &out, Stderr: &out,
 	})
 	if err != nil || code != 0 {
@@ -60,6 +60,17 @@ func TestVFsAreMadeAgainAfterAReboot(t *testing.T) {
 			t.Errorf("not %s the reboot:\n%s", when, out)
 		}
 	}
+}
+
+// TestApplyBesideBareWrites prints how much longer the agent takes to make VFs
+// than the same writes do without it.
+func TestApplyBesideBareWrites(t *testing.T) {
+	machine := bootSRIOV(t, vm.SRIOV())
+	out := runTests(t, machine, "pkg/sriov", "^BenchmarkApplyOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF)
+	if !strings.Contains(out, " ratio") {
+		t.Error("nothing was measured")
+	}
+	t.Log(out)
 }
 
 // TestVFsThatAreNotIsolated boots a machine whose slot does not keep the
