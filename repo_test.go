@@ -54,6 +54,7 @@ var layers = map[string][]string{
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
+	"pkg/multus":         {"api/v1alpha1"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
 	"pkg/kvmcheck/rule":  {"pkg/kvmcheck"},
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
@@ -63,7 +64,7 @@ var layers = map[string][]string{
 	"cmd/nodeagent": {
 		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
 		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
-		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
+		"pkg/deviceplugin", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/multus", "pkg/nodestack", "pkg/qemu",
 	},
 }
 

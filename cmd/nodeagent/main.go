@@ -70,6 +70,6 @@ It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newConfig(), newVersion())
 	return root
 }

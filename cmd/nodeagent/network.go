@@ -21,6 +21,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/internal/reconcile"
+	"github.com/virtnode/nodeagent/pkg/deviceplugin"
 	"github.com/virtnode/nodeagent/pkg/hostnet"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 )
@@ -103,7 +104,7 @@ func openNetwork(root *hostfs.Root, dir string, labels map[string]string, log *s
 	return &network.Network{
 		Dir:        dir,
 		Links:      links,
-		VFs:        sriov.Host{Root: root, Sysfs: root, Links: hostnet.VFLinks{Host: links, Netlink: kernel}},
+		VFs:        sriov.Host{Root: root, Sysfs: root, Links: hostnet.VFLinks{Host: links, Netlink: kernel}, Pods: deviceplugin.Pods{Root: root}},
 		Neighbours: kernel,
 		Labels:     all,
 		APIServer:  apiServer(),

@@ -5,11 +5,21 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"sync"
+	"time"
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/network"
+	"github.com/virtnode/nodeagent/pkg/deviceplugin"
+)
+
+// How often the VFs that are offered to the kubelet are looked at, and whether
+// there is another kubelet.
+const (
+	pluginRefresh = 2 * time.Second
+	pluginPoll    = time.Second
 )
 
 // startNetwork applies the policies of the configuration and watches over
@@ -36,6 +46,17 @@ func (d *daemon) startNetwork(c config.Network) {
 				return readPolicies(files, nil)
 			},
 		}
+		plugins, err := d.root.Resolve(deviceplugin.PluginsDir)
+		if err != nil {
+			return err
+		}
+		offers := deviceplugin.NewOffers(plugins, d.root, pluginRefresh, pluginPoll, d.log)
+		w.Offer = offers.Set
+		ctx, cancel := context.WithCancel(ctx)
+		var offering sync.WaitGroup
+		offering.Go(func() { offers.Run(ctx) })
+		defer offering.Wait()
+		defer cancel()
 		d.watch.Store(w)
 		return w.Run(ctx, ready)
 	}})

@@ -34,6 +34,7 @@ type View struct {
 	Links    hostnet.State
 	VFs      sriov.State
 	Plan     reconcile.Plan
+	Specs    []sriov.Spec           // what the virtual functions shall be
 	Policies []v1alpha1.HostNetwork // those that are for this node
 	Cards    []hostnet.Card         // their interfaces, and the cards that these are here
 	Ours     []reconcile.Step       // what is ours, and what was there before
@@ -58,6 +59,7 @@ func (n *Network) Plan(ctx context.Context, policies []v1alpha1.HostNetwork) (Vi
 	spec, refusals := hostnet.Resolve(view.Policies, &view.Links)
 	view.Cards, view.Ours = spec.Cards, ours.Originals
 	specs, more := cardsOf(spec.Cards, view.Policies)
+	view.Specs = specs
 	refusals = append(refusals, more...)
 	var vfs reconcile.Plan
 	if view.VFs, err = sriov.Observe(ctx, n.VFs); err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/reconcile"
+	"github.com/virtnode/nodeagent/pkg/sriov"
 )
 
 // Status is what is known of the host's network, for metrics and reports.
@@ -44,6 +45,9 @@ type Watch struct {
 	Policies func() ([]v1alpha1.HostNetwork, error) // those in force now
 	Interval time.Duration
 	Repair   bool // bring back what has drifted, if that disturbs nobody
+	// Offer is told, after each look, what the virtual functions shall be;
+	// nil: nobody listens.
+	Offer func(specs []sriov.Spec)
 
 	mu     sync.Mutex
 	status Status
@@ -117,6 +121,9 @@ func (w *Watch) round(ctx context.Context, tried string) string {
 		return tried
 	}
 	w.look(view)
+	if w.Offer != nil {
+		w.Offer(view.Specs)
+	}
 	if w.Repair && len(view.Plan.Steps) > 0 && len(view.Plan.Refusals) == 0 && harmless(view.Plan) {
 		w.apply(ctx, policies)
 		if view, err = n.Plan(ctx, policies); err == nil {

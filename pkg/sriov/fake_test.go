@@ -52,7 +52,7 @@ type fakePF struct {
 func newFake(t *testing.T, pfs int) *fake {
 	t.Helper()
 	f := &fake{
-		t: t, dir: t.TempDir(), pfs: make(map[string]*fakePF), uses: make(map[string][]string),
+		t: t, dir: onMemory(t), pfs: make(map[string]*fakePF), uses: make(map[string][]string),
 		uplinks: make(map[string]string), pods: make(map[string][]string),
 	}
 	f.file("/proc/2/comm", "kthreadd\n")
@@ -83,6 +83,18 @@ func newFake(t *testing.T, pfs int) *fake {
 	t.Cleanup(func() { _ = root.Close() })
 	f.root = root
 	return f
+}
+
+// onMemory returns a folder for thousands of small files, and of records that
+// are synced: on memory, where there is some.
+func onMemory(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("/dev/shm", "sriov-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // host returns the fake as the package under test sees it.

@@ -54,6 +54,30 @@ func Observe(ctx context.Context, host Host) (State, error) {
 	return state, errors.Join(failures...)
 }
 
+// Inspect reads of one PF what decides whether its VFs can be given away: their
+// drivers, their IOMMU groups and its link. Who uses them is not looked for.
+func Inspect(root *hostfs.Root, address string) (PFState, error) {
+	pf, err := readPF(root, address)
+	if err != nil {
+		return PFState{}, fmt.Errorf("read PF %s: %w", address, err)
+	}
+	state := PFState{PF: pf}
+	if netdev := pf.Netdev(); netdev != "" {
+		if state.LinkDown, err = linkDown(root, netdev); err != nil {
+			return PFState{}, err
+		}
+	}
+	for _, vf := range pf.VFs {
+		full := VFState{VF: vf}
+		if vf.IOMMUGroup != nil {
+			full.Neighbours = neighbours(root, vf.Address)
+		}
+		state.VFs = append(state.VFs, full)
+	}
+	state.PF.VFs = nil // they are in VFs, with more
+	return state, nil
+}
+
 // observeOne looks at one PF anew.
 func (h Host) observeOne(ctx context.Context, address string) (PFState, error) {
 	pf, err := readPF(h.Root, address)

@@ -3,6 +3,8 @@ package sriov
 import (
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -37,6 +39,20 @@ func (p *planner) original(pf PFState, index int) wish {
 		}
 	}
 	return was
+}
+
+// forgetBeyond forgets what VFs were that are gone, and were not there before
+// either.
+func (p *planner) forgetBeyond(pf PFState, count int) {
+	if pf.NumVFs != count {
+		return
+	}
+	for _, key := range slices.Sorted(maps.Keys(p.originals)) {
+		index, err := itemVF(p.originals[key].Item)
+		if p.originals[key].Target == pf.Address && err == nil && index >= count {
+			p.plan.Forget = append(p.plan.Forget, key)
+		}
+	}
 }
 
 func vfKey(kind string, pf PFState, index int) string {

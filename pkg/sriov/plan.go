@@ -110,6 +110,7 @@ func (p *planner) restorePF(pf PFState) {
 			want.set.VFs = nil // what was changed of them since has originals of its own
 		}
 	}
+	p.forgetBeyond(pf, want.set.Count)
 	for index := range want.set.Count {
 		want.vfs[index] = p.original(pf, index)
 	}

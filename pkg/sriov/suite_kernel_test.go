@@ -8,9 +8,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-	"time"
-
-	"golang.org/x/sys/unix"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/hostnet"
@@ -45,7 +42,7 @@ func newKernel(t testing.TB) kernel {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := kernel{root, address, links{netlink}}
+	b := kernel{root, address, hostnet.VFLinks{Host: &hostnet.Host{Kernel: netlink, Root: root}, Netlink: netlink}}
 	t.Cleanup(func() {
 		if err := root.Write(context.Background(), b.device()+"/sriov_numvfs", "0"); err != nil {
 			t.Error(err)
@@ -86,20 +83,6 @@ func ip(t *testing.T, args ...string) {
 	}
 }
 
-func await(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	tick := time.NewTicker(20 * time.Millisecond)
-	defer tick.Stop()
-	late := time.After(time.Minute)
-	for !condition() {
-		select {
-		case <-tick.C:
-		case <-late:
-			t.Fatalf("waited in vain: %s", what)
-		}
-	}
-}
-
 // hold opens the group, as QEMU does.
 func (b kernel) hold(t *testing.T, index int) (release func()) {
 	t.Helper()
@@ -111,20 +94,3 @@ func (b kernel) hold(t *testing.T, index int) (release func()) {
 	t.Cleanup(func() { _ = file.Close() })
 	return func() { _ = file.Close() }
 }
-
-// links is what hostnet knows of links.
-type links struct{ *hostnet.Netlink }
-
-func (l links) Link(ctx context.Context, name string) (sriov.Link, error) {
-	state, err := l.Dump(ctx, nil)
-	if err != nil {
-		return sriov.Link{}, err
-	}
-	link, found := state.Link(name)
-	if !found {
-		return sriov.Link{}, unix.ENODEV
-	}
-	return sriov.Link{Name: name, MTU: link.MTU, Up: link.Up}, nil
-}
-
-func (l links) Uplink(context.Context) (map[string]string, error) { return nil, nil }

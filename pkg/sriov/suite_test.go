@@ -56,7 +56,7 @@ type agent struct {
 
 func newAgent(t *testing.T, b bed) *agent {
 	t.Helper()
-	return &agent{bed: b, dir: t.TempDir()}
+	return &agent{bed: b, dir: onMemory(t)}
 }
 
 func (a *agent) plan(t *testing.T, specs ...sriov.Spec) reconcile.Plan {
@@ -431,6 +431,9 @@ func walk(t *testing.T, b bed) {
 		}
 	}
 	wantDump(t, b, before)
+	if kept, err := reconcile.ReadState(a.dir); err != nil || len(kept.Originals) > 0 {
+		t.Errorf("left: %v, %v", kept.Originals, err)
+	}
 }
 
 // restoreForeign finds VFs that somebody has made and set up.
@@ -445,6 +448,10 @@ func restoreForeign(t *testing.T, b bed) {
 	}
 	set(host.Sysfs.Write(t.Context(), devicesDir+b.pf()+"/sriov_numvfs", "3"))
 	t.Cleanup(func() { _ = host.Sysfs.Write(context.Background(), devicesDir+b.pf()+"/sriov_numvfs", "0") })
+	await(t, "the card has started anew", func() bool {
+		now, _ := observe(t, host).Find(b.pf())
+		return !now.LinkDown
+	})
 	set(host.Links.SetVF(t.Context(), pf.Netdevs[0], 0, sriov.Attributes{VLAN: new(42), QoS: new(2), Trust: new(true)}))
 	set(host.Links.SetVF(t.Context(), pf.Netdevs[0], 1, sriov.Attributes{SpoofCheck: new(false), MaxTxRate: new(500)}))
 	second := vfOf(t, b, 1).Address
@@ -494,4 +501,18 @@ func drift(t *testing.T, b bed) {
 		t.Errorf("got %v, want %s", plan.Steps, want)
 	}
 	a.apply(t, reconcile.Kept, example(b))
+}
+
+func await(t *testing.T, what string, condition func() bool) {
+	t.Helper()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	late := time.After(time.Minute)
+	for !condition() {
+		select {
+		case <-tick.C:
+		case <-late:
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
 }

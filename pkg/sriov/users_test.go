@@ -210,3 +210,17 @@ func TestUnreadablePFIsLeftOut(t *testing.T) {
 		})
 	}
 }
+
+func TestInspectSaysWhatCanBeGivenAway(t *testing.T) {
+	f := newFake(t, 1)
+	makeVFs(t, f, "2")
+	bindVFIO(t, f, firstVF)
+	f.file("/sys/class/net/eth0/operstate", "down\n")
+	pf, err := sriov.Inspect(f.root, "0000:01:00.0")
+	if err != nil || !pf.LinkDown || len(pf.VFs) != 2 || !pf.VFs[0].IsVFIO() || pf.VFs[1].IsVFIO() || pf.VFs[0].IsolationProblem() != "" {
+		t.Errorf("got %+v, %v", pf, err)
+	}
+	if _, err := sriov.Inspect(f.root, "0000:09:00.0"); err == nil {
+		t.Error("a PF that is not there was inspected")
+	}
+}
