@@ -27,7 +27,7 @@ const onePlan = `  1  add altname storage to nic0
   2  set MTU of nic0 from 1500 to 9000
   3  set nic0 up
   4  create macvlan shim0 on nic0, MTU 9000, address 10.7.0.2/32, route 10.7.0.0/24
-plan 567774036ddd
+plan a36d003a8dd7
 `
 
 // inSpace runs the agent in a network namespace, where it sees no process but
@@ -76,13 +76,13 @@ func TestNetworkCommands(t *testing.T) {
 	expect(onePlan, 2, "plan", "-f", file)
 	expect(onePlan, 2, "apply", "-f", file, "--dry-run")
 	stderr := expect("", 1, "apply", "-f", file, "--plan", "000000000000")
-	if !strings.Contains(stderr, "guard plan: plan 000000000000: the host or the policy has changed since: what is to be done now is plan 567774036ddd") {
+	if !strings.Contains(stderr, "guard plan: plan 000000000000: the host or the policy has changed since: what is to be done now is plan a36d003a8dd7") {
 		t.Errorf("another plan: %s", stderr)
 	}
 	if after := space.Dump(); after != before {
 		t.Fatalf("before\n%s\nafter\n%s", before, after)
 	}
-	stderr = expect(onePlan+"applied: 4 steps (transaction ", 0, "apply", "-f", file, "--plan", "567774036ddd")
+	stderr = expect(onePlan+"applied: 4 steps (transaction ", 0, "apply", "-f", file, "--plan", "a36d003a8dd7")
 	auditLines(t, stderr)
 	expect("converged: nothing to change\n", 0, "plan", "-f", file)
 	expect("converged: nothing to change\nconverged: nothing to change\n", 0, "apply", "-f", file)
@@ -119,7 +119,7 @@ func auditLines(t *testing.T, stderr string) {
 			continue
 		}
 		if entry.Msg != "network write" || !strings.HasPrefix(entry.Who, "nodeagent apply, by ") || entry.Policies != "storage" ||
-			entry.Plan != "567774036ddd" || entry.Transaction == "" || entry.Before == "" || entry.After == "" {
+			entry.Plan != "a36d003a8dd7" || entry.Transaction == "" || entry.Before == "" || entry.After == "" {
 			t.Errorf("got %s", line)
 		}
 		steps = append(steps, entry.Step)

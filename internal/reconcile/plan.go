@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -36,17 +38,22 @@ type Plan struct {
 
 // Hash names exactly this plan: these steps from these values, in this order.
 func (p Plan) Hash() string {
-	type essence struct {
-		Kind, Target, Identity, Item string
-		Was, Want                    json.RawMessage
-		Disruption                   Disruption
-	}
-	steps := make([]essence, 0, len(p.Steps))
+	sum := sha256.New()
+	var text []byte
 	for _, s := range p.Steps {
-		steps = append(steps, essence{s.Kind, s.Target, s.Identity, s.Item, compact(s.Was), compact(s.Want), s.Disruption})
+		text = text[:0]
+		for _, part := range []string{s.Kind, s.Target, s.Identity, s.Item, string(s.Disruption)} {
+			text = append(strconv.AppendInt(text, int64(len(part)), 10), ':')
+			text = append(text, part...)
+		}
+		for _, value := range []json.RawMessage{s.Was, s.Want} {
+			value = compact(value)
+			text = append(strconv.AppendInt(text, int64(len(value)), 10), ':')
+			text = append(text, value...)
+		}
+		sum.Write(text) // never fails
 	}
-	sum := sha256.Sum256(Value(steps))
-	return hex.EncodeToString(sum[:6])
+	return hex.EncodeToString(sum.Sum(nil)[:6])
 }
 
 // Converged reports whether the host is as it shall be.
@@ -56,10 +63,10 @@ func (p Plan) Converged() bool { return len(p.Steps) == 0 && len(p.Refusals) == 
 func Join(plans ...Plan) Plan {
 	var all Plan
 	for _, p := range plans {
-		all.Steps = append(all.Steps, p.Steps...)
-		all.Refusals = append(all.Refusals, p.Refusals...)
-		all.Notes = append(all.Notes, p.Notes...)
-		all.Forget = append(all.Forget, p.Forget...)
+		all.Steps = slices.Concat(all.Steps, p.Steps)
+		all.Refusals = slices.Concat(all.Refusals, p.Refusals)
+		all.Notes = slices.Concat(all.Notes, p.Notes)
+		all.Forget = slices.Concat(all.Forget, p.Forget)
 	}
 	return all
 }

@@ -97,6 +97,9 @@ func compact(value json.RawMessage) []byte {
 	if len(value) == 0 {
 		return []byte("null")
 	}
+	if !bytes.ContainsAny(value, " \t\r\n") {
+		return value // as Value makes it
+	}
 	var out bytes.Buffer
 	if err := json.Compact(&out, value); err != nil {
 		return value
