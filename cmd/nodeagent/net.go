@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"strconv"
@@ -71,8 +72,7 @@ With -f, it also shows what has drifted from the policies.`,
 
 func (i inventory) write(w io.Writer) error {
 	var out strings.Builder
-	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(table, "LINK\tKIND\tSTATE\tMTU\tON\tALTNAMES\tPCI\tADDRESSES\tMANAGED BY")
+	rows := []string{"LINK\tKIND\tSTATE\tMTU\tON\tALTNAMES\tPCI\tADDRESSES\tMANAGED BY\n"}
 	for _, l := range i.Links {
 		on, pci := l.Master, ""
 		if on == "" {
@@ -94,9 +94,11 @@ func (i inventory) write(w io.Writer) error {
 				cells[c] = "-"
 			}
 		}
-		fmt.Fprintln(table, strings.Join(cells, "\t"))
+		rows = append(rows, strings.Join(cells, "\t")+"\n")
 	}
-	if err := table.Flush(); err != nil {
+	table := tabwriter.NewWriter(&out, 0, 0, 2, ' ', 0)
+	_, err := io.WriteString(table, strings.Join(rows, ""))
+	if err = errors.Join(err, table.Flush()); err != nil {
 		return err
 	}
 	section := func(title string, lines []string) {
@@ -109,10 +111,11 @@ func (i inventory) write(w io.Writer) error {
 		var lines []string
 		for _, vf := range pf.VFs {
 			line := fmt.Sprintf("%d %s %s %s", vf.Index, vf.Address, orDash(vf.Driver), vf.Attributes)
+			parts := []string{line}
 			for _, user := range vf.Users {
-				line += ", used: " + user.String()
+				parts = append(parts, "used: "+user.String())
 			}
-			lines = append(lines, line)
+			lines = append(lines, strings.Join(parts, ", "))
 		}
 		section(fmt.Sprintf("VFS OF %s, %d of %d", pf.Name(), pf.NumVFs, pf.TotalVFs), append(lines, ""))
 	}
@@ -127,7 +130,7 @@ func (i inventory) write(w io.Writer) error {
 			return err
 		}
 	}
-	_, err := io.WriteString(w, out.String())
+	_, err = io.WriteString(w, out.String())
 	return err
 }
 

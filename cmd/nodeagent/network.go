@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
@@ -98,9 +99,7 @@ func openNetwork(root *hostfs.Root, dir string, labels map[string]string, log *s
 	}
 	links := &hostnet.Host{Kernel: kernel, Root: root, Reach: mustReach(), Away: hostnet.OtherSpaces(root)}
 	all := map[string]string{"kubernetes.io/hostname": hostname()}
-	for key, value := range labels {
-		all[key] = value
-	}
+	maps.Copy(all, labels)
 	return &network.Network{
 		Dir:        dir,
 		Links:      links,

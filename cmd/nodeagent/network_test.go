@@ -154,4 +154,3 @@ func TestBadPolicyFilesAreSaidInOneLine(t *testing.T) {
 		}
 	}
 }
-

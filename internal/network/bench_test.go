@@ -2,6 +2,7 @@ package network
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
@@ -14,12 +15,13 @@ import (
 // large is a host of 64 cards with 128 VFs each, and a policy about all of it.
 func large(tb testing.TB) ([]v1alpha1.HostNetwork, hostnet.State, sriov.State) {
 	tb.Helper()
-	text := "apiVersion: virtnode.io/v1alpha1\nkind: HostNetwork\nmetadata: {name: large}\nspec:\n  disruption: Allow\n  interfaces:\n"
+	var text strings.Builder
+	text.WriteString("apiVersion: virtnode.io/v1alpha1\nkind: HostNetwork\nmetadata: {name: large}\nspec:\n  disruption: Allow\n  interfaces:\n")
 	var links hostnet.State
 	vfs := sriov.State{Drivers: []string{"vfio-pci", "ice", "iavf"}}
 	for i := range 64 {
 		address := fmt.Sprintf("0000:%02x:00.0", i)
-		text += fmt.Sprintf("  - {name: n%d, match: {pciAddress: '%s'}, mtu: 9000, vlans: [{id: 7, name: v%d}], sriov: {numVFs: 128, pools: [{name: fast, vfs: 0-63, driver: vfio-pci, trust: true}, {name: slow, vfs: 64-127, vlan: 100}]}}\n", i, address, i)
+		fmt.Fprintf(&text, "  - {name: n%d, match: {pciAddress: '%s'}, mtu: 9000, vlans: [{id: 7, name: v%d}], sriov: {numVFs: 128, pools: [{name: fast, vfs: 0-63, driver: vfio-pci, trust: true}, {name: slow, vfs: 64-127, vlan: 100}]}}\n", i, address, i)
 		links.Links = append(links.Links, hostnet.Link{Index: i + 1, Name: fmt.Sprintf("eth%d", i), MTU: 1500, PCI: &hostnet.PCI{Address: address, Driver: "ice"}})
 		pf := sriov.PFState{PF: sriov.PF{Address: address, Driver: "ice", TotalVFs: 128, NumVFs: 128, Netdevs: []string{fmt.Sprintf("eth%d", i)}}, Autoprobe: true}
 		for v := range 128 {
@@ -30,7 +32,7 @@ func large(tb testing.TB) ([]v1alpha1.HostNetwork, hostnet.State, sriov.State) {
 		}
 		vfs.PFs = append(vfs.PFs, pf)
 	}
-	all, err := config.ParsePolicies([]byte(text))
+	all, err := config.ParsePolicies([]byte(text.String()))
 	if err != nil {
 		tb.Fatal(err)
 	}

@@ -99,12 +99,12 @@ func TestDriftIsReportedAndRepairedOnDemand(t *testing.T) {
 
 func TestNewPoliciesAndNewBootsAreAppliedOnce(t *testing.T) {
 	w := newWatched(t, jumbo)
-	tried := w.round(t.Context(), "")
+	w.round(t.Context(), "")
 	writes := len(w.kernel.Ops)
 	// The agent is started again: the same policies are only looked at.
 	w.drift(4000)
 	writes++
-	tried = w.round(t.Context(), "")
+	tried := w.round(t.Context(), "")
 	if len(w.kernel.Ops) != writes {
 		t.Errorf("after a restart: %v", w.kernel.Ops[writes:])
 	}

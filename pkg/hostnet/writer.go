@@ -69,17 +69,13 @@ func (w *Writer) Apply(ctx context.Context, s reconcile.Step) (json.RawMessage, 
 
 // made compares what is with what is wanted, less what is left to the kernel.
 func made(s reconcile.Step, now json.RawMessage) bool {
-	switch s.Kind {
-	case stepDevice:
-		if reconcile.Same(now, nil) || reconcile.Same(s.Want, nil) {
-			return reconcile.Same(now, s.Want)
-		}
-		have, err := reconcile.Read[Device](now)
-		want, err2 := reconcile.Read[Device](s.Want)
-		return err == nil && err2 == nil && have.alike(want) && (want.MTU == 0 || have.MTU == want.MTU) && (want.Up == have.Up) &&
-			within(want.Altnames, have.Altnames) && within(want.Addresses, have.Addresses) && within(want.Routes, have.Routes)
+	if s.Kind != stepDevice || reconcile.Same(now, nil) || reconcile.Same(s.Want, nil) {
+		return same(s.Kind, now, s.Want)
 	}
-	return same(s.Kind, now, s.Want)
+	have, err := reconcile.Read[Device](now)
+	want, err2 := reconcile.Read[Device](s.Want)
+	return err == nil && err2 == nil && have.alike(want) && (want.MTU == 0 || have.MTU == want.MTU) && (want.Up == have.Up) &&
+		within(want.Altnames, have.Altnames) && within(want.Addresses, have.Addresses) && within(want.Routes, have.Routes)
 }
 
 func within(some, all []string) bool {
