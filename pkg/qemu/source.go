@@ -65,11 +65,12 @@ func newSource(name string, class Class, c *Collector) *source {
 // newProcSource reads the kernel class.
 func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
-	scan := newScanner(c.opt.Root, c.opt.Now)
+	scan := newScanner(c.opt)
 	s.read = func(ctx context.Context, r *reading) (err error) {
 		*r, err = scan.read(ctx)
 		return err
 	}
+	s.close = scan.close
 	return s
 }
 
