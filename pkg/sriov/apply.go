@@ -283,13 +283,13 @@ func (w Writer) bind(ctx context.Context, address string, index int, want bindin
 	if vf.Address == "" {
 		return binding{}, fmt.Errorf("VF %d of %s is not there", index, address)
 	}
-	now := bindingOf(VFState{VF: vf})
+	now := bindingOf(&VFState{VF: vf})
 	if !now.satisfies(want.Driver) {
 		err = w.rebind(ctx, vf, want)
 	}
 	err = errors.Join(err, w.endOverride(ctx, vf.Address, want))
 	driver, readErr := linkBase(w.Root, path.Join(pciDevices, vf.Address, "driver"))
-	now = bindingOf(VFState{VF: VF{Driver: driver}})
+	now = bindingOf(&VFState{VF: VF{Driver: driver}})
 	if err = errors.Join(err, readErr); err != nil {
 		return now, err
 	}
