@@ -53,16 +53,8 @@ func (n *Network) Plan(ctx context.Context, policies []v1alpha1.HostNetwork) (Vi
 		return View{}, err
 	}
 	var notes []string
-	for _, policy := range policies {
-		selected, err := policy.Selects(n.Labels)
-		if err != nil {
-			return View{}, err
-		}
-		if selected {
-			view.Policies = append(view.Policies, policy)
-		} else {
-			notes = append(notes, fmt.Sprintf("policy %s is not for this node: its nodeSelector does not match the labels %v", policy.Name, n.Labels))
-		}
+	if view.Policies, notes, err = n.selected(policies); err != nil {
+		return View{}, err
 	}
 	spec, refusals := hostnet.Resolve(view.Policies, &view.Links)
 	view.Cards, view.Ours = spec.Cards, ours.Originals
@@ -83,6 +75,23 @@ func (n *Network) Plan(ctx context.Context, policies []v1alpha1.HostNetwork) (Vi
 	before, after := split(hostnet.Plan(spec, view.Links, ours))
 	view.Plan = reconcile.Join(before, vfs, after, reconcile.Plan{Refusals: refusals, Notes: notes}).Restrict(hostnet.Disruptive(view.Policies))
 	return view, nil
+}
+
+// selected returns the policies that are for this node, and says of the others
+// that they are not.
+func (n *Network) selected(policies []v1alpha1.HostNetwork) (mine []v1alpha1.HostNetwork, notes []string, err error) {
+	for _, policy := range policies {
+		selected, err := policy.Selects(n.Labels)
+		if err != nil {
+			return nil, nil, err
+		}
+		if selected {
+			mine = append(mine, policy)
+		} else {
+			notes = append(notes, fmt.Sprintf("policy %s is not for this node: its nodeSelector does not match the labels %v", policy.Name, n.Labels))
+		}
+	}
+	return mine, notes, nil
 }
 
 // split puts what sets cards down apart: their virtual functions go before.

@@ -90,6 +90,9 @@ func (w *Watch) Run(ctx context.Context, ready func()) error {
 func (w *Watch) round(ctx context.Context, tried string) string {
 	n := w.Network
 	policies, err := w.Policies()
+	if err == nil {
+		policies, _, err = n.selected(policies)
+	}
 	if err != nil {
 		w.fail(err)
 		return tried

@@ -3,6 +3,9 @@ package hostnet_test
 import (
 	"context"
 	"encoding/json"
+	"os"
+	"path/filepath"
+	"testing"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -21,4 +24,14 @@ func (f *faulty) Apply(ctx context.Context, s reconcile.Step) (json.RawMessage, 
 		err = f.broken(s)
 	}
 	return now, err
+}
+
+func write(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -82,6 +82,8 @@ type Attachment struct {
 	Master string   `json:"master,omitempty"` // empty: of none
 	VLANs  []string `json:"vlans,omitempty"`  // tags that pass through the port of a bridge
 	Up     bool     `json:"up"`               // whether the link was up: to leave a bond takes it down
+	// MTU is what the link had before it entered a bond, which gives it back.
+	MTU int `json:"mtu,omitempty"`
 }
 
 // Running is the value of the step that sets a link up or down. What the

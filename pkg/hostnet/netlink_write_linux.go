@@ -61,13 +61,21 @@ func (n *Netlink) do(op Op) error {
 	case AddVLANs, DeleteVLANs:
 		return n.vlans(link, op)
 	case SetFiltering:
-		return n.handle.BridgeSetVlanFiltering(link, op.Number != 0)
+		filtering := op.Number != 0
+		return n.handle.LinkModify(&netlink.Bridge{LinkAttrs: named(link), VlanFiltering: &filtering})
 	case SetBond:
-		bond := netlink.NewLinkBond(netlink.LinkAttrs{Name: op.Link, Index: link.Attrs().Index})
+		bond := netlink.NewLinkBond(named(link))
 		setBonding(bond, *op.Device.Bond)
 		return n.handle.LinkModify(bond)
 	}
 	return errors.New("this is no operation")
+}
+
+// named are attributes that say which link it is, and nothing else.
+func named(link netlink.Link) netlink.LinkAttrs {
+	attrs := netlink.NewLinkAttrs()
+	attrs.Name, attrs.Index = link.Attrs().Name, link.Attrs().Index
+	return attrs
 }
 
 // byName returns the link that has exactly this name: the kernel would take an

@@ -3,9 +3,7 @@ package hostnet
 import (
 	"fmt"
 	"maps"
-	"net/netip"
 	"slices"
-	"strings"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -16,7 +14,7 @@ import (
 func Plan(spec Spec, state State, ours reconcile.State) reconcile.Plan {
 	p := &planner{
 		spec: spec, state: &state, ours: ours,
-		want: make(map[string]*Wanted), said: make(map[string]bool), remade: make(map[string]bool), detached: make(map[string]bool),
+		want: make(map[string]*Wanted), said: make(map[string]bool), remade: make(map[string]bool), detached: make(map[string]bool), freed: make(map[string]Attachment),
 	}
 	for i := range spec.Links {
 		p.want[spec.Links[i].Name] = &spec.Links[i]
@@ -43,9 +41,10 @@ type planner struct {
 	plan  reconcile.Plan
 
 	want     map[string]*Wanted
-	said     map[string]bool // keys of properties that somebody wants something of
-	remade   map[string]bool // links that are removed, and perhaps made anew
-	detached map[string]bool // links that leave their bridge or bond
+	said     map[string]bool       // keys of properties that somebody wants something of
+	remade   map[string]bool       // links that are removed, and perhaps made anew
+	detached map[string]bool       // links that leave their bridge or bond
+	freed    map[string]Attachment // of those: what is left of them when they have left a bond
 	built    map[string]bool
 }
 
@@ -143,79 +142,6 @@ func (p *planner) stays(name string) (*Link, bool) {
 	return link, exists && !p.remade[name]
 }
 
-// items brings addresses and routes of links that stay to what is wanted.
-func (p *planner) items() {
-	for _, name := range p.names() {
-		w := p.want[name]
-		link, stays := p.stays(name)
-		if !stays || w.Device == nil {
-			continue
-		}
-		routes := p.state.RoutesOf(name)
-		dropAddresses := p.droppedAddresses(w, link)
-		var dropRoutes []string
-		for _, route := range routes {
-			if !slices.Contains(w.Routes, route) && p.itemOurs(stepRoute, w, route) || p.flushed(route, dropAddresses) {
-				dropRoutes = append(dropRoutes, route)
-			}
-		}
-		for _, change := range []struct {
-			kind  string
-			items []string
-			add   bool
-		}{
-			{stepRoute, dropRoutes, false},
-			{stepAddress, dropAddresses, false},
-			{stepAddress, without(w.Addresses, without(link.Addresses, dropAddresses)), true},
-			{stepRoute, without(w.Routes, without(routes, dropRoutes)), true},
-		} {
-			for _, item := range change.items {
-				p.add(itemStep(change.kind, on(w), item, change.add))
-			}
-		}
-	}
-}
-
-// itemOurs reports whether we have given a link an address, a route or an
-// alternative name.
-func (p *planner) itemOurs(kind string, w *Wanted, item string) bool {
-	if original, ours := p.ours.Original(key(kind, w.Identity, item)); ours {
-		return reconcile.Same(original.Want, reconcile.Value(true))
-	}
-	made, _ := p.madeByUs(w.Name)
-	return slices.Contains(map[string][]string{stepRoute: made.Routes, stepAddress: made.Addresses, stepAltname: made.Altnames}[kind], item)
-}
-
-// droppedAddresses lists the addresses that are not wanted any more, and those
-// of the same networks: with the first of a network, the kernel removes the others.
-func (p *planner) droppedAddresses(w *Wanted, link *Link) []string {
-	networks := make(map[netip.Prefix]bool)
-	for _, address := range link.Addresses {
-		if !slices.Contains(w.Addresses, address) && p.itemOurs(stepAddress, w, address) {
-			networks[network(address)] = true
-		}
-	}
-	return slices.DeleteFunc(slices.Clone(link.Addresses), func(a string) bool { return !networks[network(a)] })
-}
-
-func network(address string) netip.Prefix {
-	prefix, err := netip.ParsePrefix(address)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return prefix.Masked()
-}
-
-// flushed reports whether a route may go with addresses: with the last address
-// of a link, the kernel removes its routes.
-func (p *planner) flushed(route string, addresses []string) bool {
-	return slices.ContainsFunc(addresses, func(a string) bool { return network(a).Addr().Is4() == network(route).Addr().Is4() })
-}
-
-func without(of, less []string) []string {
-	return slices.DeleteFunc(slices.Clone(of), func(item string) bool { return slices.Contains(less, item) })
-}
-
 // detach takes links out of bridges and bonds that they shall not be in.
 func (p *planner) detach() {
 	for i := range p.state.Links {
@@ -238,16 +164,33 @@ func (p *planner) detach() {
 		}
 		was := Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up}
 		want := Attachment{Up: link.Up}
-		if before, err := reconcile.Read[Attachment](original.Was); err == nil && (w == nil || w.Master == "") {
-			want = before
+		before, err := reconcile.Read[Attachment](original.Was)
+		if master, found := p.state.Link(link.Master); err == nil && found && master.Kind == KindBond {
+			want.Up, want.MTU = before.Up, before.MTU
+			p.freed[link.Name] = want
 		}
-		if w != nil {
-			want.Up = true
+		if err == nil && (w == nil || w.Master == "") {
+			want.Master, want.VLANs = before.Master, before.VLANs
 		}
 		p.said[original.Key()] = true
 		p.detached[link.Name] = true
 		p.add(masterStep(subject{link.Name, link.Identity(), policy}, was, want, false))
 	}
+}
+
+// running and mtu are what a link is when the steps that free it are made.
+func (p *planner) running(link *Link) bool {
+	if freed, left := p.freed[link.Name]; left {
+		return freed.Up
+	}
+	return link.Up
+}
+
+func (p *planner) mtu(link *Link) int {
+	if freed, left := p.freed[link.Name]; left && freed.MTU != 0 {
+		return freed.MTU
+	}
+	return link.MTU
 }
 
 // remove deletes links, the last made first: what lies on others was made after them.
@@ -291,7 +234,7 @@ func (p *planner) altnames() {
 	}
 }
 
-// inBond reports whether a link is, or will be, a port of a bond, which gives
+// inBond reports whether a link is, or will be, a port of a bond of ours, which gives
 // its ports its own MTU and takes them up.
 func (p *planner) inBond(name string) bool {
 	if w := p.want[name]; w != nil && w.MasterKind == KindBond {
@@ -302,7 +245,8 @@ func (p *planner) inBond(name string) bool {
 		return false
 	}
 	master, found := p.state.Link(link.Master)
-	return found && master.Kind == KindBond
+	_, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
+	return found && ours && master.Kind == KindBond
 }
 
 // final returns the MTU that a link shall have in the end, 0 when it is left
@@ -323,11 +267,11 @@ func (p *planner) final(name string) int {
 	if original, ours := p.ours.Original(key(stepMTU, link.Identity(), "")); ours {
 		was, err := reconcile.Read[int](original.Was)
 		want, err2 := reconcile.Read[int](original.Want)
-		if err == nil && err2 == nil && want == link.MTU {
+		if err == nil && err2 == nil && want == p.mtu(link) {
 			return was
 		}
 	}
-	return link.MTU
+	return p.mtu(link)
 }
 
 // mtus raises MTUs, parents before what lies on them, or lowers them, in the
@@ -352,16 +296,17 @@ func (p *planner) mtus(raise bool) {
 		if w != nil {
 			target.policy = w.Policy
 		}
-		if w != nil && (w.MTU != 0 || w.Device != nil && w.Device.Parent != "") || p.inBond(link.Name) {
+		entering := p.inBond(link.Name) && (link.Master == "" || p.detached[link.Name])
+		if w != nil && (w.MTU != 0 || w.Device != nil && w.Device.Parent != "") || p.inBond(link.Name) && !entering {
 			p.said[k] = true
 		}
-		if p.inBond(link.Name) {
+		if p.inBond(link.Name) && !entering {
 			continue
 		}
-		want := p.final(link.Name)
-		if want != 0 && (want > link.MTU) == raise && want != link.MTU {
+		have, want := p.mtu(link), p.final(link.Name)
+		if want != 0 && want != have && (entering && raise || !entering && (want > have) == raise) {
 			p.said[k] = true
-			p.add(mtuStep(target, link.MTU, want, link.Physical() && link.Up))
+			p.add(mtuStep(target, have, want, link.Physical() && link.Up))
 		}
 	}
 }
@@ -376,7 +321,7 @@ func (p *planner) ups() {
 			continue
 		}
 		p.said[key(stepUp, w.Identity, "")] = true
-		if !link.Up && !p.inBond(name) && !p.detached[name] {
+		if !p.running(link) && !p.inBond(name) {
 			p.add(upStep(on(w)))
 		}
 	}
@@ -442,7 +387,10 @@ func (p *planner) attach(w, master *Wanted) {
 	want := Attachment{Master: master.Name, VLANs: w.VLANs, Up: true}
 	was := Attachment{Up: true}
 	if link, stays := p.stays(w.Name); stays {
-		was.Up = link.Up || !p.inBond(w.Name)
+		was.Up = p.running(link) || !p.inBond(w.Name)
+		if p.inBond(w.Name) {
+			was.MTU = p.final(w.Name)
+		}
 		if link.Master != "" && !p.detached[w.Name] {
 			was = Attachment{Master: link.Master, VLANs: link.PortVLANs, Up: link.Up}
 		}
@@ -452,74 +400,6 @@ func (p *planner) attach(w, master *Wanted) {
 	}
 	want.Up = was.Up
 	p.add(masterStep(on(w), was, want, w.MasterKind == KindBond))
-}
-
-// restore brings back what was there before of all that nobody wants otherwise.
-func (p *planner) restore() {
-	for _, kind := range []string{stepRoute, stepAddress, stepMaster, stepOptions, stepMTU, stepUp} {
-		p.restoreKind(kind)
-	}
-}
-
-func (p *planner) restoreKind(kind string) {
-	for _, original := range slices.Backward(p.ours.Originals) {
-		k := original.Key()
-		if original.Kind != kind || p.said[k] {
-			continue
-		}
-		p.said[k] = true
-		link, exists := p.state.Identified(original.Identity)
-		switch {
-		case exists && p.ownedWhole(link.Name): // its policy says all of it
-		case exists && !p.remade[link.Name]:
-			p.restoreOne(original, link)
-		case !exists && strings.HasPrefix(original.Identity, "name:"):
-			p.plan.Forget = append(p.plan.Forget, k) // it went with the link
-		}
-	}
-}
-
-// ownedWhole reports whether we have made a link: then there was nothing
-// before that could be brought back.
-func (p *planner) ownedWhole(name string) bool {
-	_, ours := p.madeByUs(name)
-	return ours
-}
-
-func (p *planner) restoreOne(original reconcile.Step, link *Link) {
-	now := p.state.value(original.Kind, link, original.Item)
-	switch {
-	case same(original.Kind, now, original.Was):
-		p.plan.Forget = append(p.plan.Forget, original.Key())
-		return
-	case !same(original.Kind, now, original.Want):
-		p.note("%s of %s is %s, and not what we made it: it is left alone", strings.TrimPrefix(original.Kind, WriterName+"/"), link.Name, now)
-		p.plan.Forget = append(p.plan.Forget, original.Key())
-		return
-	}
-	target := subject{link.Name, link.Identity(), ""}
-	switch original.Kind {
-	case stepUp:
-		if same(stepUp, original.Was, reconcile.Value(Running{Up: true})) {
-			p.add(upStep(target))
-		} else {
-			p.add(downStep(target, p.state.running(link)))
-		}
-	case stepAltname, stepAddress, stepRoute:
-		p.add(itemStep(original.Kind, target, original.Item, reconcile.Same(original.Was, reconcile.Value(true))))
-	case stepOptions:
-		s := step(stepOptions, target, "", now, original.Was, "change %s back to %s", link.Name, original.Was)
-		s.Disruption = reconcile.LinkFlap
-		p.add(s)
-	case stepMaster:
-		was, _ := reconcile.Read[Attachment](now)             // made by value
-		want, err := reconcile.Read[Attachment](original.Was) // read from the disk
-		if err != nil {
-			p.note("%s: %v", original.Key(), err)
-			return
-		}
-		p.add(masterStep(target, was, want, false))
-	}
 }
 
 // noteManagers warns of programs that may change back what is changed.

@@ -3,6 +3,7 @@ package hostnet
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
@@ -132,12 +133,17 @@ func IsDown(s reconcile.Step) bool {
 }
 
 // same compares two values of a property. Of a link that is up, it does not
-// matter what it would lose.
+// matter what it would lose; of a port, not whether it is up.
 func same(kind string, a, b json.RawMessage) bool {
-	if kind == stepUp {
+	switch kind {
+	case stepUp:
 		one, err := reconcile.Read[Running](a)
 		other, err2 := reconcile.Read[Running](b)
 		return err == nil && err2 == nil && one.Up == other.Up
+	case stepMaster:
+		one, err := reconcile.Read[Attachment](a)
+		other, err2 := reconcile.Read[Attachment](b)
+		return err == nil && err2 == nil && one.Master == other.Master && slices.Equal(one.VLANs, other.VLANs)
 	}
 	return reconcile.Same(a, b)
 }

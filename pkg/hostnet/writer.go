@@ -78,10 +78,6 @@ func made(s reconcile.Step, now json.RawMessage) bool {
 		want, err2 := reconcile.Read[Device](s.Want)
 		return err == nil && err2 == nil && have.alike(want) && (want.MTU == 0 || have.MTU == want.MTU) && (want.Up == have.Up) &&
 			within(want.Altnames, have.Altnames) && within(want.Addresses, have.Addresses) && within(want.Routes, have.Routes)
-	case stepMaster:
-		have, err := reconcile.Read[Attachment](now)
-		want, err2 := reconcile.Read[Attachment](s.Want)
-		return err == nil && err2 == nil && have.Master == want.Master && slices.Equal(have.VLANs, want.VLANs)
 	}
 	return same(s.Kind, now, s.Want)
 }

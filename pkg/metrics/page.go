@@ -28,6 +28,7 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 	about := scrape{}
 	if vms := s.vms.Load(); vms != nil {
 		snapshot := (*vms).Collect(ctx)
+		defer snapshot.Release()
 		appendSnapshot(w, snapshot)
 		about.series, about.duplicates = w.series, snapshot.Duplicates
 		sources := make([]sourceHealth, 0, len(snapshot.Sources))
@@ -54,17 +55,26 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 
 // appendSnapshot appends what is known about virtual machines.
 func appendSnapshot(w *writer, snapshot *qemu.Snapshot) {
-	write(w, vmFamilies[:], snapshot.VMs, labelVM)
+	labelAll(w, snapshot.VMs, labelVM)
+	for _, group := range vmGroups {
+		writeLabelled(w, group.families, snapshot.VMs)
+	}
 }
 
+// appendRegistry appends what client_golang knows, encoded by its own library.
 func (s *Server) appendRegistry(w *writer) error {
 	families, err := s.registry.Gather()
 	if err != nil {
 		err = fmt.Errorf("gather the agent's own metrics: %w", err)
 	}
+	format := expfmt.FmtText
+	if w.protobuf {
+		format = expfmt.FmtProtoDelim
+	}
 	buf := bytes.NewBuffer(w.buf)
+	encoder := expfmt.NewEncoder(buf, format)
 	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(buf, family); err != nil {
+		if err := encoder.Encode(family); err != nil {
 			return fmt.Errorf("encode the agent's own metrics: %w", err)
 		}
 	}

@@ -21,7 +21,10 @@ Class says where a value comes from, and so when it is there:
 ` + "`agent`" + ` is nodeagent itself.
 A value that nobody knows has no series: it is never shown as zero.
 `)
-	appendTable(&b, "Virtual machines", vmLabels, vmFamilies[:])
+	fmt.Fprintf(&b, "\n## Virtual machines\n\nLabels on every series: %s. Each group can be switched on and off.\n", codes(vmLabels))
+	for _, group := range vmGroups {
+		appendTable(&b, "Group "+group.name, "", group.families)
+	}
 	appendTable(&b, "Sources of VM telemetry", "source class", sourceFamilies[:])
 	appendTable(&b, "Readiness of the host", "", readinessFamilies[:])
 	appendTable(&b, "Checks of the host's readiness", "area check", checkFamilies[:])
