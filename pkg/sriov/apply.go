@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -122,7 +123,7 @@ func (w Writer) writeCount(ctx context.Context, address, name string, count int)
 	ctx, cancel := context.WithTimeoutCause(ctx, countPatience, fmt.Errorf("the driver has not made it so in %v", countPatience))
 	defer cancel()
 	written := make(chan error, 1)
-	go func() { written <- w.Sysfs.Write(ctx, name, fmt.Sprint(count)) }()
+	go func() { written <- w.Sysfs.Write(ctx, name, strconv.Itoa(count)) }()
 	begun := time.Now()
 	progress := time.NewTicker(progressEvery)
 	defer progress.Stop()

@@ -70,7 +70,7 @@ func guardLoaded(driver string, loaded []string) *reconcile.Refusal {
 		return nil
 	}
 	return &reconcile.Refusal{
-		Guard: "driver",
+		Guard:    "driver",
 		Message:  fmt.Sprintf("driver %s is not loaded; modprobe %s, and to keep it: echo %s > /etc/modules-load.d/%s.conf", driver, driver, driver, driver),
 		Evidence: []string{"no " + pciDrivers + "/" + driver},
 	}

@@ -3,6 +3,7 @@ package sriov
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -227,14 +228,14 @@ func (p *planner) planCount(pf PFState, want target) {
 	}
 	for _, vf := range pf.VFs {
 		step.Disruption = reconcile.VFRecreate
-		hit := vf.Name()
+		hit := []string{vf.Name()}
 		if vf.Driver != "" {
-			hit += " on " + vf.Driver
+			hit[0] += " on " + vf.Driver
 		}
 		for _, user := range vf.Users {
-			hit += ": " + user.String()
+			hit = append(hit, user.String())
 		}
-		step.Hits = append(step.Hits, hit)
+		step.Hits = append(step.Hits, strings.Join(hit, ": "))
 	}
 	p.add(step)
 }
