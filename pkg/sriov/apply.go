@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -122,7 +123,7 @@ func (w Writer) writeCount(ctx context.Context, address, name string, count int)
 	ctx, cancel := context.WithTimeoutCause(ctx, countPatience, fmt.Errorf("the driver has not made it so in %v", countPatience))
 	defer cancel()
 	written := make(chan error, 1)
-	go func() { written <- w.Sysfs.Write(ctx, name, fmt.Sprint(count)) }()
+	go func() { written <- w.Sysfs.Write(ctx, name, strconv.Itoa(count)) }()
 	begun := time.Now()
 	progress := time.NewTicker(progressEvery)
 	defer progress.Stop()
@@ -283,13 +284,13 @@ func (w Writer) bind(ctx context.Context, address string, index int, want bindin
 	if vf.Address == "" {
 		return binding{}, fmt.Errorf("VF %d of %s is not there", index, address)
 	}
-	now := bindingOf(VFState{VF: vf})
+	now := bindingOf(&VFState{VF: vf})
 	if !now.satisfies(want.Driver) {
 		err = w.rebind(ctx, vf, want)
 	}
 	err = errors.Join(err, w.endOverride(ctx, vf.Address, want))
 	driver, readErr := linkBase(w.Root, path.Join(pciDevices, vf.Address, "driver"))
-	now = bindingOf(VFState{VF: VF{Driver: driver}})
+	now = bindingOf(&VFState{VF: VF{Driver: driver}})
 	if err = errors.Join(err, readErr); err != nil {
 		return now, err
 	}

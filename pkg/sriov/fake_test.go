@@ -272,8 +272,8 @@ func (f *fake) probe(address string) error {
 	case f.read(devicesDir+path.Base(physfn)+"/sriov_drivers_autoprobe") == "0":
 		return nil
 	}
-	if _, err := os.Stat(f.path("/sys/bus/pci/drivers/" + driver)); err != nil {
-		return nil
+	if loaded, err := f.root.Exists("/sys/bus/pci/drivers/" + driver); err != nil || !loaded {
+		return err
 	}
 	f.link(dir+"/driver", "../../drivers/"+driver)
 	if driver == "vfio-pci" {

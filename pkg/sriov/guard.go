@@ -55,22 +55,22 @@ func guardVF(pf PF, vf VFState) *reconcile.Refusal {
 // guardDriver says why a VF must not get a driver. Only an isolated one is
 // given to VMs.
 func guardDriver(pf PF, vf VFState, driver string, loaded []string) *reconcile.Refusal {
-	target := vf.Name() + " of " + pf.Name()
-	if refusal := guardLoaded(target, driver, loaded); refusal != nil {
+	if refusal := guardLoaded(driver, loaded); refusal != nil {
+		refusal.Target = vf.Name() + " of " + pf.Name()
 		return refusal
 	}
 	if problem := vf.IsolationProblem(); isVFIO(driver, nil) && problem != "" {
-		return &reconcile.Refusal{Guard: "isolation", Target: target, Message: problem, Evidence: []string{pciDevices + "/" + vf.Address + "/iommu_group"}}
+		return &reconcile.Refusal{Guard: "isolation", Target: vf.Name() + " of " + pf.Name(), Message: problem, Evidence: []string{pciDevices + "/" + vf.Address + "/iommu_group"}}
 	}
 	return nil
 }
 
-func guardLoaded(target, driver string, loaded []string) *reconcile.Refusal {
+func guardLoaded(driver string, loaded []string) *reconcile.Refusal {
 	if !namedDriver(driver) || slices.Contains(loaded, driver) {
 		return nil
 	}
 	return &reconcile.Refusal{
-		Guard: "driver", Target: target,
+		Guard:    "driver",
 		Message:  fmt.Sprintf("driver %s is not loaded; modprobe %s, and to keep it: echo %s > /etc/modules-load.d/%s.conf", driver, driver, driver, driver),
 		Evidence: []string{"no " + pciDrivers + "/" + driver},
 	}

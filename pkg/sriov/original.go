@@ -26,7 +26,7 @@ func (p *planner) original(pf PFState, index int) wish {
 		} else {
 			was.driver = anyOrNone
 		}
-		if there && bindingOf(vf).satisfies(was.driver) {
+		if there && bindingOf(&vf).satisfies(was.driver) {
 			p.plan.Forget = append(p.plan.Forget, step.Key())
 		}
 	}

@@ -3,6 +3,7 @@ package sriov
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -50,9 +51,20 @@ type planner struct {
 	state     State
 	originals map[string]reconcile.Step // by key
 	plan      reconcile.Plan
+	name      string // of the PF that is being planned
 }
 
-func (p *planner) add(step reconcile.Step) { p.plan.Steps = append(p.plan.Steps, step) }
+// add makes room for all steps with the first: to grow is what costs most.
+func (p *planner) add(step reconcile.Step) {
+	if p.plan.Steps == nil {
+		room := 0
+		for i := range p.state.PFs {
+			room += 4 + 2*len(p.state.PFs[i].VFs)
+		}
+		p.plan.Steps = make([]reconcile.Step, 0, room)
+	}
+	p.plan.Steps = append(p.plan.Steps, step)
+}
 
 func (p *planner) refuse(refusal *reconcile.Refusal, policy string) {
 	if refusal == nil || slices.ContainsFunc(p.plan.Refusals, func(r reconcile.Refusal) bool {
@@ -138,6 +150,7 @@ func (s setting) with(w wish) setting {
 // planTarget plans one PF. Drivers that are named are bound while new VFs get
 // none by themselves, the kernel's choice when they would.
 func (p *planner) planTarget(pf PFState, want target) {
+	p.name = pf.Name()
 	create := want.set.Count != pf.NumVFs
 	autoprobe := pf.Autoprobe
 	if create {
@@ -147,18 +160,19 @@ func (p *planner) planTarget(pf PFState, want target) {
 		}
 		p.planCount(pf, want)
 	}
-	vfs := make([]VFState, 0, want.set.Count)
-	for index := range want.set.Count {
-		vf, there := pf.VF(index)
-		if create || !there {
-			vf = VFState{VF: VF{Index: index}}
+	vfs := make([]*VFState, want.set.Count)
+	for index := range vfs {
+		vfs[index] = &VFState{VF: VF{Index: index}} // one that is to be made
+	}
+	for i := range pf.VFs {
+		if index := pf.VFs[i].Index; !create && index < len(vfs) {
+			vfs[index] = &pf.VFs[i]
 		}
-		vfs = append(vfs, vf)
 	}
 	for _, vf := range vfs {
-		p.planAttributes(pf, vf, want, create)
+		p.planAttributes(&pf, vf, want, create)
 	}
-	var choices []VFState
+	var choices []*VFState
 	for _, vf := range vfs {
 		driver := want.vfs[vf.Index].driver
 		if create && driver == "" && pf.Autoprobe && len(want.set.VFs) == 0 {
@@ -170,19 +184,19 @@ func (p *planner) planTarget(pf PFState, want target) {
 		case kernelsChoice, anyOrNone:
 			choices = append(choices, vf)
 		default:
-			p.planDriver(pf, vf, want.policy, driver, create)
+			p.planDriver(&pf, vf, want.policy, driver, create)
 		}
 	}
-	choices = slices.DeleteFunc(choices, func(vf VFState) bool { return bindingOf(vf).satisfies(kernelsChoice) })
+	choices = slices.DeleteFunc(choices, func(vf *VFState) bool { return bindingOf(vf).satisfies(kernelsChoice) })
 	if len(choices) > 0 && !autoprobe {
 		p.add(autoprobeStep(pf, want.policy, false, true))
 		autoprobe = true
 	}
 	for _, vf := range choices {
-		p.planDriver(pf, vf, want.policy, want.vfs[vf.Index].driver, create)
+		p.planDriver(&pf, vf, want.policy, want.vfs[vf.Index].driver, create)
 	}
 	for _, vf := range vfs {
-		p.planMTU(pf, vf, want, create)
+		p.planMTU(&pf, vf, want, create)
 	}
 	if autoprobe != pf.Autoprobe {
 		p.add(autoprobeStep(pf, want.policy, autoprobe, pf.Autoprobe))
@@ -194,7 +208,7 @@ func autoprobeStep(pf PFState, policy string, was, want bool) reconcile.Step {
 	if want {
 		verb = "let drivers find"
 	}
-	return newStep(kindAutoprobe, pf.PF, "", policy, was, want, fmt.Sprintf("%s new VFs of %s", verb, pf.Name()))
+	return newStep(kindAutoprobe, pf.Address, "", policy, was, want, fmt.Sprintf("%s new VFs of %s", verb, pf.Name()))
 }
 
 // planCount plans another number of VFs, and says who suffers.
@@ -207,26 +221,26 @@ func (p *planner) planCount(pf PFState, want target) {
 	case pf.NumVFs > 0:
 		text = fmt.Sprintf("destroy the %d VFs of %s and create %d", pf.NumVFs, pf.Name(), want.set.Count)
 	}
-	step := newStep(kindVFs, pf.PF, "", want.policy, snapshot(pf), want.set, text)
+	step := newStep(kindVFs, pf.Address, "", want.policy, snapshot(pf), want.set, text)
 	for _, user := range pf.Users {
 		step.Disruption = reconcile.LinkFlap // most cards start anew
 		step.Hits = append(step.Hits, user.String())
 	}
 	for _, vf := range pf.VFs {
 		step.Disruption = reconcile.VFRecreate
-		hit := vf.Name()
+		hit := []string{vf.Name()}
 		if vf.Driver != "" {
-			hit += " on " + vf.Driver
+			hit[0] += " on " + vf.Driver
 		}
 		for _, user := range vf.Users {
-			hit += ": " + user.String()
+			hit = append(hit, user.String())
 		}
-		step.Hits = append(step.Hits, hit)
+		step.Hits = append(step.Hits, strings.Join(hit, ": "))
 	}
 	p.add(step)
 }
 
-func (p *planner) planAttributes(pf PFState, vf VFState, want target, create bool) {
+func (p *planner) planAttributes(pf *PFState, vf *VFState, want target, create bool) {
 	attributes := want.vfs[vf.Index].attributes
 	change := changed(vf.Attributes, attributes)
 	if create {
@@ -239,35 +253,38 @@ func (p *planner) planAttributes(pf PFState, vf VFState, want target, create boo
 	full := attributes
 	if !create {
 		was, full = vf.Attributes, vf.Attributes.over(attributes)
-		p.refuse(guardVF(pf.PF, vf), want.policy)
+		p.refuse(guardVF(pf.PF, *vf), want.policy)
 	}
-	p.add(newStep(kindAttributes, pf.PF, vfItem(vf.Index), want.policy, was, full,
-		fmt.Sprintf("set VF %d of %s: %v", vf.Index, pf.Name(), change)))
+	p.add(newStep(kindAttributes, pf.Address, vfItem(vf.Index), want.policy, was, full,
+		fmt.Sprintf("set VF %d of %s: %v", vf.Index, p.name, change)))
 }
 
-func (p *planner) planDriver(pf PFState, vf VFState, policy, driver string, create bool) {
+func (p *planner) planDriver(pf *PFState, vf *VFState, policy, driver string, create bool) {
 	if bindingOf(vf).satisfies(driver) {
 		return // a new VF has none
 	}
 	var was any
 	if create {
-		p.refuse(guardLoaded(fmt.Sprintf("VF %d of %s", vf.Index, pf.Name()), driver, p.state.Drivers), policy)
+		if refusal := guardLoaded(driver, p.state.Drivers); refusal != nil {
+			refusal.Target = fmt.Sprintf("VF %d of %s", vf.Index, p.name)
+			p.refuse(refusal, policy)
+		}
 	} else {
 		was = bindingOf(vf)
-		p.refuse(guardVF(pf.PF, vf), policy)
-		p.refuse(guardDriver(pf.PF, vf, driver, p.state.Drivers), policy)
+		p.refuse(guardVF(pf.PF, *vf), policy)
+		p.refuse(guardDriver(pf.PF, *vf, driver, p.state.Drivers), policy)
 	}
-	text := fmt.Sprintf("bind VF %d of %s to %s", vf.Index, pf.Name(), driver)
+	text := fmt.Sprintf("bind VF %d of %s to %s", vf.Index, p.name, driver)
 	switch driver {
 	case kernelsChoice, anyOrNone:
-		text = fmt.Sprintf("let the kernel choose the driver of VF %d of %s", vf.Index, pf.Name())
+		text = fmt.Sprintf("let the kernel choose the driver of VF %d of %s", vf.Index, p.name)
 	case noDriver:
-		text = fmt.Sprintf("take the driver from VF %d of %s", vf.Index, pf.Name())
+		text = fmt.Sprintf("take the driver from VF %d of %s", vf.Index, p.name)
 	}
-	p.add(newStep(kindDriver, pf.PF, vfItem(vf.Index), policy, was, binding{Driver: driver}, text))
+	p.add(newStep(kindDriver, pf.Address, vfItem(vf.Index), policy, was, binding{Driver: driver}, text))
 }
 
-func (p *planner) planMTU(pf PFState, vf VFState, want target, create bool) {
+func (p *planner) planMTU(pf *PFState, vf *VFState, want target, create bool) {
 	mtu := want.vfs[vf.Index].mtu
 	elsewhere := vf.Driver != "" && !isVFIO(vf.Driver, nil) && len(vf.Netdevs) == 0
 	if mtu == 0 || !create && (vf.MTU == mtu || elsewhere) {
@@ -276,7 +293,7 @@ func (p *planner) planMTU(pf PFState, vf VFState, want target, create bool) {
 	var was any
 	if !create && vf.MTU != 0 {
 		was = vf.MTU
-		p.refuse(guardVF(pf.PF, vf), want.policy)
+		p.refuse(guardVF(pf.PF, *vf), want.policy)
 	}
-	p.add(newStep(kindMTU, pf.PF, vfItem(vf.Index), want.policy, was, mtu, fmt.Sprintf("set the MTU of VF %d of %s to %d", vf.Index, pf.Name(), mtu)))
+	p.add(newStep(kindMTU, pf.Address, vfItem(vf.Index), want.policy, was, mtu, fmt.Sprintf("set the MTU of VF %d of %s to %d", vf.Index, p.name, mtu)))
 }

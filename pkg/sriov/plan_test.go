@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -82,8 +83,10 @@ func TestPlanRefuses(t *testing.T) {
 		"a PF without driver":         {func(s *sriov.State) { s.PFs[0].Driver = "" }, grow, "no driver is bound"},
 		"a PF in another namespace":   {func(s *sriov.State) { s.PFs[0].Netdevs = nil }, grow, "its interface is not on this host"},
 		"a PF that the node hangs on": {func(s *sriov.State) { s.PFs[0].Uplink = "eth0: default route" }, grow, "guard uplink: 0000:01:00.0 (eth0): the card starts anew when its VFs change, and the node cannot be reached without it (eth0: default route)"},
-		"a VF in use, to be destroyed": {func(s *sriov.State) { s.PFs[0].VFs[3].Users = user }, grow,
-			"guard in-use: 0000:01:00.0 (eth0): to have 7 VFs instead of 4, all are destroyed first, and some are in use: free them, or keep numVFs: 4 (VF 3 (0000:01:01.3, eth0v3): process 7 holds it (/proc/7/fd/3))"},
+		"a VF in use, to be destroyed": {
+			func(s *sriov.State) { s.PFs[0].VFs[3].Users = user }, grow,
+			"guard in-use: 0000:01:00.0 (eth0): to have 7 VFs instead of 4, all are destroyed first, and some are in use: free them, or keep numVFs: 4 (VF 3 (0000:01:01.3, eth0v3): process 7 holds it (/proc/7/fd/3))",
+		},
 		"a VF in use, to be bound":    {func(s *sriov.State) { s.PFs[0].VFs[1].Users = user }, vfio, "guard in-use: VF 1 (0000:01:01.1, eth0v1) of 0000:01:00.0 (eth0): it is in use"},
 		"a VF that is not isolated":   {func(s *sriov.State) { s.PFs[0].VFs[1].Neighbours = []string{"0000:01:00.0"} }, vfio, "guard isolation: VF 1 (0000:01:01.1, eth0v1) of 0000:01:00.0 (eth0)"},
 		"a driver that is not loaded": {func(s *sriov.State) { s.Drivers = []string{"igb"} }, vfio, "driver vfio-pci is not loaded; modprobe vfio-pci"},
@@ -211,7 +214,7 @@ func checkStep(t *testing.T, pf sriov.PFState, step reconcile.Step) {
 	t.Helper()
 	recreated := strings.HasSuffix(step.Kind, "/vfs")
 	for _, vf := range pf.VFs {
-		mine := step.Item == fmt.Sprint(vf.Index) && !reconcile.Same(step.Was, nil)
+		mine := step.Item == strconv.Itoa(vf.Index) && !reconcile.Same(step.Was, nil)
 		if len(vf.Users) > 0 && (recreated || mine) {
 			t.Errorf("%s touches VF %d, which is in use", step, vf.Index)
 		}

@@ -55,13 +55,14 @@ func namedDriver(driver string) bool { return driver != "" && !strings.HasPrefix
 // snapshot is what has to be known to make the VFs of a PF again.
 func snapshot(pf PFState) vfSet {
 	set := vfSet{Count: pf.NumVFs}
-	for _, vf := range pf.VFs {
+	for i := range pf.VFs {
+		vf := &pf.VFs[i]
 		set.VFs = append(set.VFs, setting{Index: vf.Index, Binding: bindingOf(vf), Attributes: vf.Attributes})
 	}
 	return set
 }
 
-func bindingOf(vf VFState) binding {
+func bindingOf(vf *VFState) binding {
 	driver := vf.Driver
 	if driver == "" {
 		driver = noDriver
@@ -81,9 +82,9 @@ func (b binding) satisfies(want string) bool {
 }
 
 // newStep makes a step that harms nobody, unless its planner says so.
-func newStep(kind string, pf PF, item, policy string, was, want any, text string) reconcile.Step {
+func newStep(kind, pf, item, policy string, was, want any, text string) reconcile.Step {
 	return reconcile.Step{
-		Kind: kind, Target: pf.Address, Item: item, Policy: policy,
+		Kind: kind, Target: pf, Item: item, Policy: policy,
 		Was: reconcile.Value(was), Want: reconcile.Value(want), Disruption: reconcile.None, Text: text,
 	}
 }

@@ -3,10 +3,10 @@ package sriov_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"testing"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -87,7 +87,7 @@ func ip(t *testing.T, args ...string) {
 func (b kernel) hold(t *testing.T, index int) (release func()) {
 	t.Helper()
 	group := vfOf(t, b, index).IOMMUGroup
-	file, err := os.OpenFile(filepath.Join("/dev/vfio", fmt.Sprint(*group)), os.O_RDWR, 0)
+	file, err := os.OpenFile(filepath.Join("/dev/vfio", strconv.Itoa(*group)), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -24,8 +24,10 @@ func bindVFIO(t *testing.T, f *fake, address string) {
 	t.Helper()
 	dir := devicesDir + address
 	for _, write := range [][2]string{
-		{dir + "/driver_override", "vfio-pci"}, {dir + "/driver/unbind", address},
-		{"/sys/bus/pci/drivers_probe", address}, {dir + "/driver_override", "\n"},
+		{dir + "/driver_override", "vfio-pci"},
+		{dir + "/driver/unbind", address},
+		{"/sys/bus/pci/drivers_probe", address},
+		{dir + "/driver_override", "\n"},
 	} {
 		if err := f.Write(t.Context(), write[0], write[1]); err != nil {
 			t.Fatal(err)
