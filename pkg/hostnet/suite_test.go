@@ -217,13 +217,13 @@ func (b *bench) nothingLeft(before string) {
 // TestRandomWalk goes from state to state at random, and back to the first.
 func TestRandomWalk(t *testing.T) {
 	onEach(t, func(t *testing.T, open func(testing.TB) *bench) {
-		for seed := range uint64(3) {
+		for seed := range uint64(2) {
 			t.Run(strconv.FormatUint(seed, 10), func(t *testing.T) {
 				b := open(t)
 				before := b.dump()
 				random := rand.New(rand.NewPCG(seed, 1))
 				all := stages(b)
-				for range 15 {
+				for range 10 {
 					b.must(all[random.IntN(len(all))])
 				}
 				b.must("")
@@ -240,7 +240,7 @@ func TestFailureAtEveryStepRestoresTheStateBefore(t *testing.T) {
 		b := open(t)
 		random := rand.New(rand.NewPCG(7, 7))
 		all := stages(b)
-		for range 6 {
+		for range 4 {
 			next := all[random.IntN(len(all))]
 			b.failEachStep(next)
 			b.must(next)
