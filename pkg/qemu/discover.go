@@ -17,7 +17,14 @@ type target struct {
 	socket string // host path; empty means those in dir
 	dir    string // host path
 	owner  int    // user that must serve the socket, -1 for any
+	pod    string // UID of the virt-launcher pod whose daemon it is; empty: the host's
 }
+
+// What a daemon is asked for.
+const (
+	driverSystem  = "qemu:///system"
+	driverSession = "qemu:///session"
+)
 
 // sockets returns the paths to try, the preferred one first.
 func (t target) sockets(root *hostfs.Root) []string {
@@ -54,7 +61,7 @@ func discover(root *hostfs.Root) []target {
 
 // systemTarget returns the daemon of the machine.
 func systemTarget(root *hostfs.Root) target {
-	t := target{name: "qemu:///system", driver: "qemu:///system", dir: "/run/libvirt", owner: -1}
+	t := target{name: driverSystem, driver: driverSystem, dir: "/run/libvirt", owner: -1}
 	if found, err := root.Exists(t.dir); err != nil || !found {
 		t.dir = "/var/run/libvirt"
 	}
@@ -66,8 +73,8 @@ func systemTarget(root *hostfs.Root) target {
 func sessionTarget(uid int) target {
 	user := strconv.Itoa(uid)
 	return target{
-		name:   "qemu:///session?uid=" + user,
-		driver: "qemu:///session",
+		name:   driverSession + "?uid=" + user,
+		driver: driverSession,
 		dir:    path.Join("/run/user", user, "libvirt"),
 		owner:  uid,
 	}

@@ -27,6 +27,7 @@ type fakeDaemon struct {
 	calls    map[uint32]int // stats calls received, by groups
 	opens    []uint32       // flags of ConnectOpen
 	release  chan struct{}  // closed when hung calls may end
+	control  fakeControl
 	wait     sync.WaitGroup
 }
 
@@ -147,6 +148,9 @@ var errHangUp = errors.New("the fake hangs up")
 
 func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) error {
 	proc := binary.BigEndian.Uint32(head[12:])
+	if isControl(proc) {
+		return d.replyControl(conn, head, proc, args)
+	}
 	d.mu.Lock()
 	mode := d.mode
 	payload, status := d.handle(proc, args)

@@ -277,14 +277,9 @@ func (d *daemon) connect(ctx context.Context) error {
 	if d.conn != nil {
 		return nil
 	}
-	conn, err := dial(ctx, d.root, d.target)
-	if err != nil {
-		return err
-	}
-	if d.conn, err = open(ctx, conn, d.target.driver); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	return nil
+	conn, err := connect(ctx, d.root, d.target)
+	d.conn = conn
+	return err
 }
 
 func (d *daemon) close() {
