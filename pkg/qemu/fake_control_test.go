@@ -12,9 +12,17 @@ type fakeControl struct {
 	xml       map[string]string // by name of the domain; one without has gone
 	held      map[string]bool   // domains whose XML does not come
 	deaf      bool              // the daemon offers no events
+	driver    string            // the one it serves; empty: any
 	lists     int               // calls received
 	reads     map[string]int    // likewise, of XML by domain
 	listeners map[net.Conn]int  // and their registrations
+}
+
+// refuses reports whether a daemon does not serve a driver.
+func (f *fakeControl) refuses(args []byte) bool {
+	w := walker{data: args}
+	w.u32()
+	return f.driver != "" && string(w.bytes()) != f.driver
 }
 
 func isControl(proc uint32) bool {

@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"sync"
 	"testing"
+
+	"github.com/digitalocean/go-libvirt"
 )
 
 // fakeDaemon is a libvirtd as far as this package talks to one: it takes
@@ -208,6 +210,9 @@ func (d *fakeDaemon) handle(proc uint32, args []byte) (payload []byte, status ui
 		}
 		return u32(u32(nil, 1), kind), statusOK
 	case procConnectOpen:
+		if d.control.refuses(args) {
+			return refusal(libvirt.ErrNoConnect, "no connection driver available"), statusError
+		}
 		d.opens = append(d.opens, binary.BigEndian.Uint32(args[len(args)-4:]))
 		return nil, statusOK
 	case procDomainStats:

@@ -47,12 +47,14 @@ type pod struct {
 // kubelet owns the directories of pods, but all below a pod's volume belongs
 // to the pod, which may put there what it likes.
 type launchers struct {
-	root    *hostfs.Root
-	dir     string // of all pods
-	log     *slog.Logger
-	rescan  time.Duration
-	settle  time.Duration
-	blinded bool // inotify failed, and that was said
+	root   *hostfs.Root
+	dir    string // of all pods
+	log    *slog.Logger
+	watch  func() (*watch, error)
+	rescan time.Duration
+	blind  time.Duration
+	settle time.Duration
+	warned bool // that changes are not announced
 
 	mu   sync.Mutex
 	pods map[string]pod // those with a socket, by UID
@@ -63,7 +65,10 @@ type launchers struct {
 const podLogs = "/var/log/pods"
 
 func newLaunchers(root *hostfs.Root, kubelet string, log *slog.Logger) *launchers {
-	return &launchers{root: root, dir: path.Join(kubelet, "pods"), log: log, rescan: launcherRescan, settle: launcherSettle}
+	return &launchers{
+		root: root, dir: path.Join(kubelet, "pods"), log: log, watch: newWatch,
+		rescan: launcherRescan, blind: launcherBlind, settle: launcherSettle,
+	}
 }
 
 // targets returns the daemons of the pods, in the order of their UIDs.
@@ -89,9 +94,9 @@ func (l *launchers) pod(uid string) pod {
 
 // run looks for pods when something changes and now and then, until ctx ends.
 func (l *launchers) run(ctx context.Context) {
-	w, err := newWatch()
+	w, err := l.watch()
 	if err != nil {
-		l.blind(err)
+		l.warn(err)
 	}
 	changed := make(chan struct{})
 	var reader sync.WaitGroup
@@ -103,7 +108,7 @@ func (l *launchers) run(ctx context.Context) {
 	for {
 		next := l.rescan
 		if !l.scan(w) {
-			next = min(next, launcherBlind)
+			next = min(next, l.blind)
 		}
 		again := time.NewTimer(next)
 		select {
@@ -135,11 +140,11 @@ func tell(ctx context.Context, w *watch, changed chan<- struct{}) {
 	}
 }
 
-// blind says once that changes are not announced.
-func (l *launchers) blind(err error) {
-	if !l.blinded {
-		l.blinded = true
-		l.log.Warn("virt-launcher pods are looked for by time only", "interval", launcherBlind.String(), "err", err)
+// warn says once that changes are not announced.
+func (l *launchers) warn(err error) {
+	if !l.warned {
+		l.warned = true
+		l.log.Warn("virt-launcher pods are looked for by time only", "interval", l.blind.String(), "err", err)
 	}
 }
 
@@ -148,7 +153,7 @@ func (l *launchers) blind(err error) {
 // not, so after each new watch there is another look.
 func (l *launchers) scan(w *watch) bool {
 	for range len(launcherVolume) + 2 {
-		look := &launcherScan{launchers: l, watch: w, wanted: make(map[uint32]bool), complete: w != nil}
+		look := &launcherScan{launchers: l, announce: w, wanted: make(map[uint32]bool), complete: w != nil}
 		pods := look.all()
 		l.mu.Lock()
 		l.pods = pods
@@ -166,7 +171,7 @@ func (l *launchers) scan(w *watch) bool {
 // launcherScan is one look at all pods.
 type launcherScan struct {
 	*launchers
-	watch    *watch
+	announce *watch
 	wanted   map[uint32]bool
 	fresh    bool // a watch is new
 	complete bool // every directory that matters is watched
@@ -235,13 +240,13 @@ func openPodSocket(root *hostfs.Root, t target) (file *os.File, err error) {
 // place watches a directory, and closes its handle.
 func (s *launcherScan) place(dir *os.File) {
 	defer func() { _ = dir.Close() }()
-	if s.watch == nil {
+	if s.announce == nil {
 		return
 	}
-	id, fresh, err := s.watch.add(dir)
+	id, fresh, err := s.announce.add(dir)
 	if err != nil {
 		s.complete = false
-		s.blind(err)
+		s.warn(err)
 		return
 	}
 	s.wanted[id] = true
