@@ -1,49 +1,50 @@
 package qemu
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
-
-	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
 const (
-	// maxDomains bounds the domains of a daemon. A pod's daemon has one.
-	maxDomains = 16384
 	// xmlLimit is how long the XML of one domain may take. It takes a
 	// millisecond, and half a minute when somebody holds the domain's job.
 	xmlLimit = 2 * time.Second
 	// xmlPace is the least time between two readings of one domain's XML.
 	xmlPace = time.Second
-	// relist is how long events are relied upon, and relistDeaf how long a list
-	// is good without events.
-	relist, relistDeaf = 10 * time.Minute, time.Minute
+	// xmlHeld is how long libvirt itself waits for a domain's job, and maxHeld
+	// how many of its workers may do so for us.
+	xmlHeld = 30 * time.Second
+	maxHeld = 4
+	// resync is how long events are relied upon, and resyncDeaf how long XML is
+	// believed without events.
+	resync, resyncDeaf = 10 * time.Minute, time.Minute
 )
 
 // control follows the domains of one daemon: what they are, as their XML
 // says, and whether their guest agent is there. Over one connection it hears
-// of events, over another it asks for what they changed; so a domain whose XML
-// hangs delays neither events nor statistics. A round of questions is started
-// by an event or a scrape; nothing else wakes it.
+// of events, over another it asks for the XML that they changed; so a domain
+// whose XML hangs delays neither events nor statistics. Which domains there
+// are the light class says. A round of questions is begun by an event or a
+// scrape; nothing else wakes it.
 type control struct {
-	root   *hostfs.Root
-	target target
-	most   int // domains
+	daemon *daemon
 	now    func() time.Time
 	log    *slog.Logger
 	limit  time.Duration // for one call
 	wait   time.Duration // for one round, by all collections together
+	begin  func(func()) bool
 
-	mu        sync.Mutex
-	domains   map[string]*followed // by UUID
+	mu        *sync.Mutex // of the collector, for all that follows
+	closed    bool
+	domains   map[[16]byte]*followed
+	lists     uint64 // lists of domains seen
 	listening bool
-	listed    time.Time // when all was read last; zero: never, or events were missed
-	unlisted  bool      // a domain is there that no list had
+	deaf      bool      // the daemon offers no events
+	synced    time.Time // when all XML was to be read last
 	flight    chan struct{}
 	begun     time.Time
 	failures  int // rounds in a row
@@ -54,6 +55,7 @@ type control struct {
 // followed is a domain as far as it was heard of.
 type followed struct {
 	ref        domainRef
+	seen       uint64      // number of the last list that had it
 	definition *Definition // nil: unknown
 	agent      Num
 	agentHeard bool // an event told of the agent since the XML was asked for
@@ -62,56 +64,67 @@ type followed struct {
 	notBefore  time.Time
 }
 
-func newControl(t target, c *Collector) *control {
-	most := maxDomains
-	if t.pod != "" {
-		most = 1
-	}
+func newControl(d *daemon, c *Collector) *control {
 	return &control{
-		root: c.opt.Root, target: t, most: most, now: c.opt.Now, log: c.opt.Log,
-		limit: c.opt.CallTimeout, wait: c.opt.Budget,
-		domains: make(map[string]*followed),
-		state:   SourceState{Source: t.name, Class: Control, Reason: Pending},
+		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, begin: c.begin,
+		mu: &c.data, domains: make(map[[16]byte]*followed),
+		state: SourceState{Source: d.target.name, Class: Control, Reason: Pending},
 	}
 }
 
-// start begins a round, if there is something to ask and none is in flight,
-// and returns a channel that is closed at its end. Only the first is worth
-// waiting for: later ones change what is known already, and nil is returned.
-// run starts a goroutine, or reports that it cannot any more.
-func (c *control) start(ctx context.Context, run func(func()) bool) <-chan struct{} {
-	now := c.now()
+// start takes over which domains the light class has just listed, and begins
+// a round if there is something to ask.
+func (c *control) start(refs []domainRef) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.flight == nil {
-		if now.Before(c.notBefore) || c.listening && !c.listDue(now) && c.nextStale(now) == nil {
-			return nil
+	now := c.now()
+	c.lists++
+	for _, ref := range refs {
+		domain := c.domains[ref.uuid]
+		if domain == nil {
+			domain = &followed{stale: true}
+			c.domains[ref.uuid] = domain
+		} else if domain.ref.number != ref.number {
+			domain.stale = true // another QEMU, whatever events say
 		}
-		flight := make(chan struct{})
-		if !run(func() { c.round(ctx, run, flight) }) {
-			return nil
+		domain.ref, domain.seen = ref, c.lists
+	}
+	for uuid, domain := range c.domains {
+		if domain.seen != c.lists {
+			delete(c.domains, uuid)
 		}
+	}
+	good := resync
+	if c.deaf {
+		good = resyncDeaf
+	}
+	if now.Sub(c.synced) >= good {
+		c.deaf = false
+		c.expire(now)
+	}
+	c.wake(now)
+}
+
+// expire has all XML read again. c.mu is held.
+func (c *control) expire(now time.Time) {
+	c.synced = now
+	for _, domain := range c.domains {
+		domain.stale = true
+	}
+}
+
+// wake begins a round if there is something to ask. c.mu is held.
+func (c *control) wake(now time.Time) {
+	if c.closed || c.flight != nil || now.Before(c.notBefore) || (c.listening || c.deaf) && c.nextStale(now) == nil {
+		return
+	}
+	flight := make(chan struct{})
+	if c.begin(func() { c.round(flight) }) {
 		c.flight, c.begun = flight, now
 	}
-	if !c.state.LastSuccess.IsZero() || now.Sub(c.begun) >= c.wait {
-		return nil
-	}
-	return c.flight
 }
 
-// listDue reports whether the domains are to be listed; c.mu is held.
-func (c *control) listDue(now time.Time) bool { return c.unlisted || c.allDue(now) }
-
-// allDue reports whether everything is to be read again; c.mu is held.
-func (c *control) allDue(now time.Time) bool {
-	good := relist
-	if !c.listening {
-		good = relistDeaf
-	}
-	return c.listed.IsZero() || now.Sub(c.listed) >= good
-}
-
-// nextStale returns a domain whose XML is to be read now; c.mu is held.
+// nextStale returns a domain whose XML is to be read now. c.mu is held.
 func (c *control) nextStale(now time.Time) *followed {
 	for _, domain := range c.domains {
 		if domain.stale && !now.Before(domain.notBefore) {
@@ -121,19 +134,31 @@ func (c *control) nextStale(now time.Time) *followed {
 	return nil
 }
 
-// round listens, lists and reads what there is to read. It goes on while
-// events make more.
-func (c *control) round(ctx context.Context, run func(func()) bool, flight chan struct{}) {
-	q := &questions{control: c}
-	err := c.listen(ctx, run)
+// pending returns a channel that is closed when the first round has ended.
+// Later ones only change what is known already: then, and when the round is
+// late, there is nothing to wait for, and nil is returned.
+func (c *control) pending() <-chan struct{} {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.state.LastSuccess.IsZero() || c.now().Sub(c.begun) >= c.wait {
+		return nil
+	}
+	return c.flight
+}
+
+// round listens, and reads what there is to read. It goes on while events
+// make more.
+func (c *control) round(flight chan struct{}) {
+	asked := &line{daemon: c.daemon}
+	err := c.listen()
 	for more := true; more; {
 		if err == nil {
-			err = q.ask(ctx)
+			err = c.ask(asked)
 		}
 		c.mu.Lock()
-		// An event that came after the last question has started no round.
-		if more = err == nil && (c.listDue(c.now()) || c.nextStale(c.now()) != nil); !more {
-			if ctx.Err() == nil {
+		// An event that came after the last question has begun no round.
+		if more = err == nil && !c.closed && c.nextStale(c.now()) != nil; !more {
+			if c.daemon.life.Err() == nil {
 				c.store(err)
 			}
 			c.flight = nil
@@ -141,215 +166,160 @@ func (c *control) round(ctx context.Context, run func(func()) bool, flight chan 
 		}
 		c.mu.Unlock()
 	}
-	q.close()
+	asked.close()
 }
 
-// store takes over how a round ended; c.mu is held.
+// store takes over how a round ended. c.mu is held.
 func (c *control) store(err error) {
-	now, before := c.now(), c.state.Reason
-	c.state.Reason, c.state.Message = reasonOf(err), ""
+	now := c.now()
 	if err == nil {
 		c.failures, c.state.LastSuccess = 0, now
 	} else {
 		c.failures++
-		c.state.Message = err.Error()
 		c.notBefore = now.Add(quarantine(c.failures+1, xmlLimit))
 	}
-	if before == c.state.Reason {
-		return
+	if reasonOf(err) == CallTimeout {
+		c.notBefore = now.Add(xmlHeld)
 	}
+	c.turn(err)
+}
+
+// turn takes over how the daemon is. c.mu is held.
+func (c *control) turn(err error) {
+	before := c.state.Reason
+	c.state.Reason, c.state.Message = reasonOf(err), ""
 	if err != nil {
-		c.log.Warn("events and XML of VMs cannot be read", "source", c.target.name, "reason", string(c.state.Reason), "err", err)
-	} else {
-		c.log.Info("events and XML of VMs are read", "source", c.target.name)
+		c.state.Message = err.Error()
 	}
+	c.state.report(c.log, before)
+}
+
+// fail says that nothing was asked, because the light class failed. What is
+// known stays: it is about the machine, not about the daemon.
+func (c *control) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.turn(err)
 }
 
 // listen opens the connection for events, unless it is open. A daemon without
-// events is followed by lists alone.
-func (c *control) listen(ctx context.Context, run func(func()) bool) error {
+// events is asked by time alone.
+func (c *control) listen() error {
 	c.mu.Lock()
-	listening := c.listening
+	heard := c.listening || c.deaf
 	c.mu.Unlock()
-	if listening {
+	if heard {
 		return nil
 	}
-	limited, cancel := context.WithTimeout(ctx, c.limit)
-	defer cancel()
-	conn, err := connect(limited, c.root, c.target)
-	if err != nil {
+	told := &line{daemon: c.daemon}
+	deadline := time.Now().Add(c.limit)
+	if err := told.connect(deadline); err != nil {
 		return err
 	}
-	heard := func(e domainEvent) { c.hear(ctx, run, e) }
-	l, err := listen(limited, conn, heard)
+	l, err := listen(told.conn, c.hear, deadline)
 	var refused *callError
-	if errors.As(err, &refused) {
-		return conn.conn.Close()
-	}
-	if err != nil {
-		return errors.Join(err, conn.conn.Close())
-	}
 	c.mu.Lock()
-	c.listening, c.listed = true, time.Time{} // what was missed is in a list
-	c.mu.Unlock()
-	if !run(func() { c.follow(ctx, l, heard) }) {
-		l.close()
+	defer c.mu.Unlock()
+	switch {
+	case errors.As(err, &refused):
+		c.deaf = true
+	case err != nil:
+		told.close()
+		return err
+	case c.begin(func() { c.follow(l) }):
+		c.listening = true
+		c.expire(c.now()) // what was missed is in the XML
+		return nil
 	}
+	told.close()
 	return nil
 }
 
 // follow hears events until the connection ends. The next scrape makes a new one.
-func (c *control) follow(ctx context.Context, l *listener, heard func(domainEvent)) {
-	err := l.follow(ctx, heard)
+func (c *control) follow(l *listener) {
+	err := l.follow(c.daemon.life)
 	l.close()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.listening, c.listed = false, time.Time{}
-	if ctx.Err() == nil && !lost(err) {
-		c.log.Warn("events of VMs are cut off", "source", c.target.name, "err", err)
+	c.listening = false
+	if c.daemon.life.Err() == nil && !lost(err) {
+		c.notBefore = c.now().Add(xmlLimit)
+		c.log.Warn("events of VMs are cut off", "source", c.daemon.target.name, "err", err)
 	}
 }
 
-// hear takes in an event, and starts a round for what it changed.
-func (c *control) hear(ctx context.Context, run func(func()) bool, e domainEvent) {
-	uuid := formatUUID(e.domain.uuid[:])
+// hear takes in an event, and begins a round for what it changed.
+func (c *control) hear(e domainEvent) {
 	c.mu.Lock()
-	domain := c.domains[uuid]
-	switch {
-	case domain == nil && (e.gone || len(c.domains) >= c.most):
-		c.mu.Unlock()
-		return
-	case domain == nil:
-		domain = &followed{}
-		c.domains[uuid] = domain
-	case e.gone && e.domain.id < 0:
-		delete(c.domains, uuid)
+	defer c.mu.Unlock()
+	domain := c.domains[e.domain.uuid]
+	if domain == nil {
+		if e.gone || len(c.domains) >= c.daemon.target.domains() {
+			return
+		}
+		domain = &followed{ref: e.domain}
+		c.domains[e.domain.uuid] = domain
 	}
-	domain.ref = e.domain
-	domain.stale = domain.stale || e.xml || domain.definition == nil
+	domain.ref.name, domain.ref.number = e.domain.name, e.domain.number
+	domain.stale = domain.stale || e.xml
 	if e.agent {
 		domain.agent, domain.agentHeard = e.state, true
 	}
-	c.mu.Unlock()
 	if e.xml {
-		c.start(ctx, run)
+		c.wake(c.now())
 	}
 }
 
-// apply gives machines of this daemon what their XML and events said. A
-// running one that was never heard of makes a list due.
-func (c *control) apply(vms []VM) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for i := range vms {
-		vm := &vms[i]
-		if domain := c.domains[vm.UUID]; domain != nil {
-			vm.Definition, vm.Agent = domain.definition, domain.agent
-		} else if len(c.domains) < c.most {
-			c.unlisted = true
-		}
+// about returns what is known of a domain: nil and unset, if nothing. c.mu is
+// held.
+func (c *control) about(ref *domainRef) (*Definition, Num) {
+	if domain := c.domains[ref.uuid]; domain != nil {
+		return domain.definition, domain.agent
 	}
+	return nil, Num{}
 }
 
-// questions are what one round asks, over a connection that is made when the
-// first is asked.
-type questions struct {
-	control *control
-	conn    *connection
-}
-
-// ask lists the domains if that is due, and reads stale XML.
-func (q *questions) ask(ctx context.Context) error {
-	c := q.control
-	c.mu.Lock()
-	due := c.listDue(c.now())
-	c.mu.Unlock()
-	if due {
-		if err := q.list(ctx); err != nil {
-			return err
-		}
-	}
-	for ctx.Err() == nil {
+// ask reads all XML that is stale.
+func (c *control) ask(on *line) error {
+	held := 0
+	for {
 		c.mu.Lock()
-		domain := c.nextStale(c.now())
-		if domain == nil {
+		now := c.now()
+		domain := c.nextStale(now)
+		if domain == nil || c.closed {
 			c.mu.Unlock()
 			return nil
 		}
 		domain.stale, domain.agentHeard = false, false // events from now on change that
-		domain.notBefore = c.now().Add(xmlPace)
+		domain.notBefore = now.Add(xmlPace)
 		ref := domain.ref
 		c.mu.Unlock()
-		if err := q.read(ctx, ref); err != nil {
+
+		deadline := time.Now().Add(min(c.limit, xmlLimit))
+		err := on.connect(deadline)
+		var definition *Definition
+		if err == nil {
+			definition, err = on.conn.definition(&ref, deadline)
+		}
+		c.took(&ref, definition, err)
+		switch reason := reasonOf(err); {
+		case reason == Ready, reason == CallRefused, errors.Is(err, errBadXML):
+		case reason == CallTimeout && on.conn != nil && held < maxHeld-1:
+			held++
+			on.close() // the call is still on its way there
+		default:
+			on.close()
 			return err
 		}
-	}
-	return ctx.Err()
-}
-
-// list brings the list of domains up to date.
-func (q *questions) list(ctx context.Context) error {
-	limited, cancel := context.WithTimeout(ctx, q.control.limit)
-	defer cancel()
-	if err := q.connect(limited); err != nil {
-		return err
-	}
-	refs, err := q.conn.domainsOf(limited, q.control.most)
-	if err != nil {
-		return err
-	}
-	c := q.control
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	known, all := c.domains, c.allDue(c.now())
-	c.domains = make(map[string]*followed, len(refs))
-	for _, ref := range refs {
-		uuid := formatUUID(ref.uuid[:])
-		domain := known[uuid]
-		if domain == nil {
-			domain = &followed{stale: true}
-		}
-		domain.ref, domain.stale = ref, domain.stale || all
-		c.domains[uuid] = domain
-	}
-	c.unlisted = false
-	if all {
-		c.listed = c.now()
-	}
-	return nil
-}
-
-// read reads the XML of one domain. It fails when no other can be read either.
-func (q *questions) read(ctx context.Context, ref domainRef) error {
-	c := q.control
-	limited, cancel := context.WithTimeout(ctx, min(c.limit, xmlLimit))
-	defer cancel()
-	if err := q.connect(limited); err != nil {
-		c.took(ref, nil, err)
-		return err
-	}
-	definition, err := q.conn.definition(limited, ref)
-	c.took(ref, definition, err)
-	switch reason := reasonOf(err); {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case reason == Ready, reason == CallRefused, errors.Is(err, errBadXML):
-		return nil
-	case reason == CallTimeout:
-		q.close() // the call is still on its way there
-		return nil
-	default:
-		return err
 	}
 }
 
 // took stores what reading a domain's XML came to. Without new XML the old
 // one holds.
-func (c *control) took(ref domainRef, definition *Definition, err error) {
-	uuid := formatUUID(ref.uuid[:])
+func (c *control) took(ref *domainRef, definition *Definition, err error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	domain := c.domains[uuid]
+	domain := c.domains[ref.uuid]
 	if domain == nil {
 		return
 	}
@@ -361,7 +331,7 @@ func (c *control) took(ref domainRef, definition *Definition, err error) {
 		}
 		domain.definition, domain.failures = definition, 0
 	case errors.As(err, &refused) && refused.code == libvirt.ErrNoDomain:
-		delete(c.domains, uuid)
+		domain.definition, domain.agent = nil, Num{} // the next list will lack it
 	default:
 		domain.stale = true
 		domain.failures++
@@ -369,20 +339,13 @@ func (c *control) took(ref domainRef, definition *Definition, err error) {
 		if reasonOf(err) == CallTimeout {
 			c.state.Abandoned++
 		}
-		c.log.Debug("XML of a VM cannot be read", "source", c.target.name, "domain", clip(ref.name), "err", err)
+		c.log.Debug("XML of a VM cannot be read", "source", c.daemon.target.name, "domain", clip(ref.name), "err", err)
 	}
 }
 
-func (q *questions) connect(ctx context.Context) (err error) {
-	if q.conn == nil {
-		q.conn, err = connect(ctx, q.control.root, q.control.target)
-	}
-	return err
-}
-
-func (q *questions) close() {
-	if q.conn != nil {
-		_ = q.conn.conn.Close() // nothing is lost with a connection that only reads
-		q.conn = nil
-	}
+// stop makes the end known. Connections end with the daemon's life.
+func (c *control) stop() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.closed = true
 }

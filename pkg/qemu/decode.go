@@ -11,14 +11,32 @@ import (
 // maxDevices bounds the virtual CPUs, interfaces and disks of one machine.
 const maxDevices = 4096
 
-// decodeStats reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an
-// array of domains, each with its name, UUID, number and parameters.
-func decodeStats(payload []byte) (reading, error) {
+// maxDomains is REMOTE_DOMAIN_LIST_MAX: libvirt itself sends no more.
+const maxDomains = 16384
+
+// maxName bounds names from outside in bytes. Those in Kubernetes have 253 at most.
+const maxName = 256
+
+// decode reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an
+// array of domains, each with its name, UUID, number and parameters. What the
+// reading held before serves as memory; after an error it holds nothing of use.
+func (r *reading) decode(payload []byte, source string) error {
 	w := walker{data: payload}
-	var r reading
-	for n := w.u32(); n > 0 && !w.failed; n-- {
-		dom := domain{vm: VM{Name: string(w.bytes()), UUID: formatUUID(w.take(16))}, nic: none, disk: none}
-		w.u32() // the number of a running domain; the UUID serves better
+	r.vms, r.refs, r.unused = r.vms[:0], r.refs[:0], 0
+	n := w.u32()
+	if n > maxDomains {
+		return fmt.Errorf("decode statistics of %d domains: %w", n, errBadReply)
+	}
+	for ; n > 0 && !w.failed; n-- {
+		r.vms, r.refs = another(r.vms), another(r.refs)
+		vm, ref := &r.vms[len(r.vms)-1], &r.refs[len(r.refs)-1]
+		vm.reset()
+		vm.Source = source
+		vm.Name = intern(vm.Name, w.bytes())
+		copy(ref.uuid[:], w.take(16))
+		vm.UUID = formatUUID(vm.UUID, ref.uuid)
+		ref.name, ref.number = vm.Name, w.u32()
+		dom := domain{vm: vm, nic: none, disk: none}
 		for n := w.u32(); n > 0 && !w.failed; n-- {
 			field := w.bytes()
 			value := w.param()
@@ -26,18 +44,29 @@ func decodeStats(payload []byte) (reading, error) {
 				r.unused++
 			}
 		}
-		r.vms = append(r.vms, dom.vm)
 	}
 	if w.failed || len(w.data) > 0 {
-		return reading{}, fmt.Errorf("decode domain statistics: %w", errBadReply)
+		return fmt.Errorf("decode domain statistics: %w", errBadReply)
 	}
-	return r, nil
+	return nil
 }
 
-func formatUUID(b []byte) string {
-	if len(b) != 16 {
-		return ""
+// reset empties a machine but for the memory of its parts, and for its names,
+// which are likely to come again.
+func (vm *VM) reset() {
+	*vm = VM{Name: vm.Name, UUID: vm.UUID, Interfaces: vm.Interfaces[:0], VCPUs: vm.VCPUs[:0], Blocks: vm.Blocks[:0]}
+}
+
+// intern returns b as a string: old, if that is the same.
+func intern(old string, b []byte) string {
+	if old == string(b) {
+		return old
 	}
+	return string(b)
+}
+
+// formatUUID returns the usual form of a UUID: old, if that is the same.
+func formatUUID(old string, b [16]byte) string {
 	var text [36]byte
 	hex.Encode(text[0:], b[:4])
 	hex.Encode(text[9:], b[4:6])
@@ -45,12 +74,12 @@ func formatUUID(b []byte) string {
 	hex.Encode(text[19:], b[8:10])
 	hex.Encode(text[24:], b[10:])
 	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
+	return intern(old, text[:])
 }
 
 // domain is a machine while its parameters come in.
 type domain struct {
-	vm        VM
+	vm        *VM
 	nic, disk uint32 // numbers of the last interface and disk, or none
 }
 
@@ -184,8 +213,9 @@ func (vm *VM) setVCPU(field []byte, p param) bool {
 		return false
 	}
 	if last < 0 || n > vm.VCPUs[last].Index {
-		vm.VCPUs = append(vm.VCPUs, VCPU{Index: n})
+		vm.VCPUs = another(vm.VCPUs)
 		last++
+		vm.VCPUs[last] = VCPU{Index: n}
 	}
 	cpu := &vm.VCPUs[last]
 	switch string(name) {
@@ -212,7 +242,7 @@ func (vm *VM) setVCPU(field []byte, p param) bool {
 func (d *domain) setInterface(field []byte, p param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
-		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(string(p.str)) {
+		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(p.str) {
 			return false
 		}
 		d.nic = n
@@ -228,11 +258,13 @@ func (d *domain) setInterface(field []byte, p param) bool {
 }
 
 // addInterface refuses a name that could not tell two interfaces apart.
-func (vm *VM) addInterface(name string) bool {
-	if name == "" || slices.ContainsFunc(vm.Interfaces, func(nic Interface) bool { return nic.Name == name }) {
+func (vm *VM) addInterface(name []byte) bool {
+	if len(name) == 0 || len(name) > maxName || slices.ContainsFunc(vm.Interfaces, func(nic Interface) bool { return nic.Name == string(name) }) {
 		return false
 	}
-	vm.Interfaces = append(vm.Interfaces, Interface{Name: name})
+	vm.Interfaces = another(vm.Interfaces)
+	nic := &vm.Interfaces[len(vm.Interfaces)-1]
+	*nic = Interface{Name: intern(nic.Name, name)}
 	return true
 }
 
@@ -262,7 +294,7 @@ func (nic *Interface) field(name []byte) *Num {
 func (d *domain) setDisk(field []byte, p param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
-		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(string(p.str)) {
+		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(p.str) {
 			return false
 		}
 		d.disk = n
@@ -278,11 +310,13 @@ func (d *domain) setDisk(field []byte, p param) bool {
 }
 
 // addDisk refuses a name that could not tell two disks apart.
-func (vm *VM) addDisk(device string) bool {
-	if device == "" || slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Device == device }) {
+func (vm *VM) addDisk(device []byte) bool {
+	if len(device) == 0 || len(device) > maxName || slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Device == string(device) }) {
 		return false
 	}
-	vm.Blocks = append(vm.Blocks, Block{Device: device})
+	vm.Blocks = another(vm.Blocks)
+	disk := &vm.Blocks[len(vm.Blocks)-1]
+	*disk = Block{Device: intern(disk.Device, device)}
 	return true
 }
 

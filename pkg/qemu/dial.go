@@ -17,26 +17,6 @@ import (
 // maxSunPath is the room for a path in a socket's address.
 const maxSunPath = 107
 
-// connect opens a target's daemon. A daemon of the system refuses to serve a
-// session, and the other way round: then the other is asked for.
-func connect(ctx context.Context, root *hostfs.Root, t target) (*connection, error) {
-	for i := 0; ; i++ {
-		conn, drivers, err := dial(ctx, root, t)
-		if err != nil {
-			return nil, err
-		}
-		opened, err := open(ctx, conn, drivers[i])
-		if err == nil {
-			return opened, nil
-		}
-		var refused *callError
-		err = errors.Join(err, conn.Close())
-		if !errors.As(err, &refused) || i+1 == len(drivers) {
-			return nil, err
-		}
-	}
-}
-
 // dial connects to the first of a target's sockets that takes the connection.
 // It returns the drivers to ask for there, the likelier first.
 func dial(ctx context.Context, root *hostfs.Root, t target) (net.Conn, []string, error) {

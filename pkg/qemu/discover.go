@@ -26,6 +26,25 @@ const (
 	driverSession = "qemu:///session"
 )
 
+// maxPodReply bounds what a pod's daemon may answer: it knows one machine.
+const maxPodReply = 512 << 10
+
+// limit bounds what the daemon may answer, in bytes.
+func (t target) limit() uint32 {
+	if t.pod != "" {
+		return maxPodReply
+	}
+	return maxReply
+}
+
+// domains is how many domains the daemon may have.
+func (t target) domains() int {
+	if t.pod != "" {
+		return 1
+	}
+	return maxDomains
+}
+
 // sockets returns the paths to try, the preferred one first.
 func (t target) sockets(root *hostfs.Root) []string {
 	if t.socket != "" {

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"slices"
 	"time"
 
@@ -18,7 +17,6 @@ import (
 // registered for them.
 const (
 	procDomainXML     = 14  // REMOTE_PROC_DOMAIN_GET_XML_DESC
-	procListDomains   = 273 // REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS
 	procRegisterEvent = 316 // REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 
 	procLifecycle      = 318 // REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE, and so on
@@ -43,24 +41,17 @@ var registeredEvents = [...]libvirt.DomainEventID{
 	libvirt.DomainEventIDAgentLifecycle, libvirt.DomainEventIDMetadataChange,
 }
 
-// domainRef is a domain as calls and events name it (remote_nonnull_domain).
-type domainRef struct {
-	name string
-	uuid [16]byte
-	id   int32
-}
-
-// domain reads a domain.
+// domain reads a domain (remote_nonnull_domain).
 func (w *walker) domain() domainRef {
 	ref := domainRef{name: string(w.bytes())}
 	copy(ref.uuid[:], w.take(len(ref.uuid)))
-	ref.id = int32(w.u32())
+	ref.number = w.u32()
 	return ref
 }
 
-func (d domainRef) append(args []byte) []byte {
+func (d *domainRef) append(args []byte) []byte {
 	args = append(appendString(args, d.name), d.uuid[:]...)
-	return binary.BigEndian.AppendUint32(args, uint32(d.id))
+	return binary.BigEndian.AppendUint32(args, d.number)
 }
 
 // domainEvent is what a message says about a domain.
@@ -107,35 +98,10 @@ func decodeEvent(proc uint32, payload []byte) (domainEvent, error) {
 	return e, nil
 }
 
-// decodeDomains reads the reply to REMOTE_PROC_CONNECT_LIST_ALL_DOMAINS, most
-// domains at the most.
-func decodeDomains(payload []byte, most int) ([]domainRef, error) {
-	w := walker{data: payload}
-	var domains []domainRef
-	for n := w.u32(); n > 0 && !w.failed; n-- {
-		if ref := w.domain(); !w.failed && len(domains) < most {
-			domains = append(domains, ref)
-		}
-	}
-	if w.u32(); w.failed {
-		return nil, fmt.Errorf("list domains: %w", errBadReply)
-	}
-	return domains, nil
-}
-
-// domainsOf lists all domains of a daemon.
-func (c *connection) domainsOf(ctx context.Context, most int) ([]domainRef, error) {
-	args := binary.BigEndian.AppendUint32(nil, 1) // names, not only their number
-	reply, err := c.call(ctx, procListDomains, binary.BigEndian.AppendUint32(args, 0))
-	if err != nil {
-		return nil, fmt.Errorf("list domains: %w", err)
-	}
-	return decodeDomains(reply, most)
-}
-
 // definition asks for the XML of a domain, and reads it.
-func (c *connection) definition(ctx context.Context, domain domainRef) (*Definition, error) {
-	reply, err := c.call(ctx, procDomainXML, binary.BigEndian.AppendUint32(domain.append(nil), 0))
+func (c *connection) definition(domain *domainRef, deadline time.Time) (*Definition, error) {
+	args := domain.append(c.begin())
+	reply, err := c.exchange(procDomainXML, binary.BigEndian.AppendUint32(args, 0), deadline)
 	if err != nil {
 		return nil, fmt.Errorf("get domain XML: %w", err)
 	}
@@ -149,33 +115,31 @@ func (c *connection) definition(ctx context.Context, domain domainRef) (*Definit
 
 // listener is a connection on which a daemon tells of events.
 type listener struct {
-	conn   net.Conn
-	serial uint32
-	head   [headerSize]byte
-	body   []byte // reused
+	*connection
+	heard func(domainEvent)
+	head  [headerSize]byte
+	body  []byte // reused
 }
 
 // listen registers for events on an open connection, which it takes over. The
 // events that a daemon does not offer are left out; without the lifecycle
 // there is nothing to listen to.
-func listen(ctx context.Context, c *connection, heard func(domainEvent)) (*listener, error) {
-	l := &listener{conn: c.conn, serial: c.serial}
-	stop := context.AfterFunc(ctx, func() { _ = l.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
+func listen(c *connection, heard func(domainEvent), deadline time.Time) (*listener, error) {
+	l := &listener{connection: c, heard: heard}
+	if err := c.conn.SetDeadline(deadline); err != nil {
+		return nil, err
+	}
 	for i, id := range registeredEvents {
 		var refused *callError
-		if err := l.register(id, heard); err != nil && (i == 0 || !errors.As(err, &refused)) {
-			if ctx.Err() != nil {
-				err = ctx.Err()
-			}
+		if err := l.register(id); err != nil && (i == 0 || !errors.As(err, &refused)) {
 			return nil, fmt.Errorf("register for domain events: %w", err)
 		}
 	}
-	return l, nil
+	return l, c.conn.SetDeadline(time.Time{})
 }
 
 // register makes one registration. Events of those before may come first.
-func (l *listener) register(id libvirt.DomainEventID, heard func(domainEvent)) error {
+func (l *listener) register(id libvirt.DomainEventID) error {
 	l.serial++
 	request := make([]byte, 0, headerSize+8)
 	for _, word := range [...]uint32{headerSize + 8, program, programVersion, procRegisterEvent, typeCall, l.serial, statusOK} {
@@ -186,16 +150,16 @@ func (l *listener) register(id libvirt.DomainEventID, heard func(domainEvent)) e
 		return err
 	}
 	for {
-		message, err := l.read(heard)
+		message, err := l.read()
 		switch {
 		case err != nil:
 			return err
 		case message:
 			continue
 		}
-		size, status, err := parseHeader(l.head, procRegisterEvent, l.serial)
+		_, status, err := parseHeader(l.head, procRegisterEvent, l.serial, l.limit)
 		if err == nil && status == statusError {
-			err = parseError(l.body[:size])
+			err = parseError(l.body)
 		}
 		return err
 	}
@@ -203,7 +167,7 @@ func (l *listener) register(id libvirt.DomainEventID, heard func(domainEvent)) e
 
 // read takes one packet, and passes it on if it is an event. Messages of other
 // kinds mean nothing here.
-func (l *listener) read(heard func(domainEvent)) (message bool, err error) {
+func (l *listener) read() (message bool, err error) {
 	if _, err := io.ReadFull(l.conn, l.head[:]); err != nil {
 		return false, err
 	}
@@ -224,18 +188,17 @@ func (l *listener) read(heard func(domainEvent)) (message bool, err error) {
 		if err != nil {
 			return false, err
 		}
-		heard(e)
+		l.heard(e)
 	}
 	return true, nil
 }
 
-// follow passes on events until the connection or ctx ends.
-func (l *listener) follow(ctx context.Context, heard func(domainEvent)) error {
-	defer context.AfterFunc(ctx, func() { _ = l.conn.Close() })()
+// follow passes on events until the connection ends, or life.
+func (l *listener) follow(life context.Context) error {
 	for {
 		second := time.NewTimer(time.Second)
 		for range maxEvents {
-			message, err := l.read(heard)
+			message, err := l.read()
 			if err == nil && !message {
 				err = fmt.Errorf("%w: a packet that is no event", errBadReply)
 			}
@@ -247,11 +210,9 @@ func (l *listener) follow(ctx context.Context, heard func(domainEvent)) error {
 		// That many came in less than a second, or in a long time.
 		select {
 		case <-second.C:
-		case <-ctx.Done():
+		case <-life.Done():
 			second.Stop()
-			return ctx.Err()
+			return life.Err()
 		}
 	}
 }
-
-func (l *listener) close() { _ = l.conn.Close() }

@@ -2,7 +2,9 @@ package qemu
 
 import (
 	"encoding/binary"
+	"errors"
 	"testing"
+	"time"
 
 	"github.com/digitalocean/go-libvirt"
 	"github.com/google/go-cmp/cmp"
@@ -18,7 +20,7 @@ func message(domain domainRef, numbers ...uint32) []byte {
 }
 
 func TestDecodeEvent(t *testing.T) {
-	web := domainRef{name: "web", uuid: [16]byte{15: 1}, id: -1}
+	web := domainRef{name: "web", uuid: [16]byte{15: 1}, number: inactive}
 	for _, tt := range []struct {
 		name    string
 		proc    uint32
@@ -60,56 +62,42 @@ func TestDecodeEvent(t *testing.T) {
 func TestGoLibvirtControlsTheFakeAsWeDo(t *testing.T) {
 	h := newHost(t)
 	d := startDaemon(t, h.dir, "/sock")
-	d.domains = []fakeDomain{domainNamed("web", 2), domainNamed("db", 1)}
 	d.control.xml = map[string]string{"web": domainText}
 	client := libvirt.NewWithDialer(dialer(d.path))
 	if err := client.Connect(); err != nil {
 		t.Fatal(err)
 	}
-	domains, _, err := client.ConnectListAllDomains(1, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := client.DomainGetXMLDesc(domains[0], 0)
+	text, err := client.DomainGetXMLDesc(libvirt.Domain{Name: "web", ID: 1}, 0)
 	if err != nil || text != domainText {
 		t.Errorf("XML %q, %v", text, err)
 	}
 	if _, err := client.ConnectDomainEventCallbackRegisterAny(int32(libvirt.DomainEventIDLifecycle), nil); err != nil {
 		t.Error(err)
 	}
-
-	c, err := connect(t.Context(), h.root, target{socket: "/sock", owner: -1})
-	if err != nil {
+	l := line{daemon: &daemon{root: h.root, target: target{socket: "/sock", owner: -1}, life: t.Context()}}
+	defer l.close()
+	deadline := time.Now().Add(time.Minute)
+	if err := l.connect(deadline); err != nil {
 		t.Fatal(err)
 	}
-	defer func() { _ = c.conn.Close() }()
-	refs, err := c.domainsOf(t.Context(), 10)
-	if err != nil || len(refs) != len(domains) {
-		t.Fatalf("%+v, %v", refs, err)
-	}
-	for i, ref := range refs {
-		if ref.name != domains[i].Name || ref.uuid != domains[i].UUID || ref.id != domains[i].ID {
-			t.Errorf("have %+v, want %+v", ref, domains[i])
-		}
-	}
-	if got, err := c.definition(t.Context(), refs[0]); err != nil || got.Machine != "pc-q35-10.0" {
+	if got, err := l.conn.definition(&domainRef{name: "web", number: 1}, deadline); err != nil || got.Machine != "pc-q35-10.0" {
 		t.Errorf("%+v, %v", got, err)
 	}
-	if few, err := c.domainsOf(t.Context(), 1); err != nil || len(few) != 1 {
-		t.Errorf("at most one: %+v, %v", few, err)
+	var refused *callError
+	if _, err := l.conn.definition(&domainRef{name: "none", number: 1}, deadline); !errors.As(err, &refused) || refused.code != libvirt.ErrNoDomain {
+		t.Errorf("no such domain: %v", err)
+	}
+	if _, err := listen(l.conn, func(domainEvent) {}, deadline); err != nil {
+		t.Error(err)
 	}
 }
 
 func FuzzDecodeEvent(f *testing.F) {
 	f.Add(uint32(procLifecycle), message(domainRef{name: "web"}, 2, 0))
 	f.Add(uint32(procAgentLifecycle), message(domainRef{name: "web"}, 1, 0))
-	f.Add(uint32(procListDomains), message(domainRef{name: "web"}, 1))
 	f.Fuzz(func(t *testing.T, proc uint32, data []byte) {
 		if e, err := decodeEvent(proc, data); err == nil && len(e.domain.name) > len(data) {
 			t.Errorf("%+v", e)
-		}
-		if refs, err := decodeDomains(data, 3); err == nil && len(refs) > 3 {
-			t.Errorf("%d domains", len(refs))
 		}
 	})
 }

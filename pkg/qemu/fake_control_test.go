@@ -13,8 +13,7 @@ type fakeControl struct {
 	held      map[string]bool   // domains whose XML does not come
 	deaf      bool              // the daemon offers no events
 	driver    string            // the one it serves; empty: any
-	lists     int               // calls received
-	reads     map[string]int    // likewise, of XML by domain
+	reads     map[string]int    // calls received for XML, by domain
 	listeners map[net.Conn]int  // and their registrations
 }
 
@@ -26,7 +25,7 @@ func (f *fakeControl) refuses(args []byte) bool {
 }
 
 func isControl(proc uint32) bool {
-	return proc == procListDomains || proc == procDomainXML || proc == procRegisterEvent
+	return proc == procDomainXML || proc == procRegisterEvent
 }
 
 func (d *fakeDaemon) replyControl(conn net.Conn, head [headerSize]byte, proc uint32, args []byte) error {
@@ -53,13 +52,6 @@ func writePacket(conn net.Conn, head [headerSize]byte, kind, status uint32, payl
 func (d *fakeDaemon) handleControl(conn net.Conn, proc uint32, args []byte) (payload []byte, status uint32, held bool) {
 	u32 := binary.BigEndian.AppendUint32
 	switch proc {
-	case procListDomains:
-		d.control.lists++
-		payload = u32(nil, uint32(len(d.domains)))
-		for _, dom := range d.domains {
-			payload = dom.ref().append(payload)
-		}
-		return u32(payload, uint32(len(d.domains))), statusOK, false
 	case procDomainXML:
 		w := walker{data: args}
 		name := w.domain().name
@@ -90,7 +82,7 @@ func refusal(code libvirt.ErrorNumber, text string) []byte {
 	return append(appendString(u32(u32(u32(nil, uint32(code)), 10), 1), text), make([]byte, 16)...)
 }
 
-func (d fakeDomain) ref() domainRef { return domainRef{name: d.name, uuid: d.uuid, id: 1} }
+func (d fakeDomain) ref() domainRef { return domainRef{name: d.name, uuid: d.uuid, number: 1} }
 
 // emit tells all who listen of an event: the domain, and the numbers and
 // strings that follow it.
@@ -115,19 +107,6 @@ func (d *fakeDaemon) emit(proc uint32, domain domainRef, details ...any) {
 			_ = writePacket(conn, head, typeMessage, statusOK, payload) // it may have gone
 		}
 	}
-}
-
-// listeners counts the connections that have registered for all events.
-func (d *fakeDaemon) listeners() int {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	n := 0
-	for conn, registrations := range d.control.listeners {
-		if d.conns[conn] && registrations == len(registeredEvents) {
-			n++
-		}
-	}
-	return n
 }
 
 // reads counts how often a domain's XML was asked for.

@@ -3,7 +3,10 @@ package qemu
 import (
 	"bytes"
 	"strings"
+	"time"
 	"unicode/utf8"
+
+	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
 // Kind says who manages a machine.
@@ -17,48 +20,51 @@ const (
 	KindOpenStack Kind = "openstack"
 )
 
-// maxName bounds a name in bytes: as long as one in Kubernetes may be. Longer
-// ones are cut, so that no machine makes the page of all of them unreadable.
-const maxName = 253
+// naming is what a machine is called, and by whom.
+type naming struct {
+	namespace, name string // by which its users know it
+	domain          string // in libvirt, or of the process
+	kind            Kind
+	pod             pod // that it runs in
+}
 
-// identify gives a machine the names by which its users know it. What it is
-// called by itself, or by its pod, is a claim: a namespace is a tenant's, so
-// the kubelet's word for it goes before the pod's.
+// identify names a machine of a domain. What it is called by itself, or by
+// its pod, is a claim: a namespace is a tenant's, so the kubelet's word for it
+// goes before the pod's.
 //
 //   - KubeVirt calls a domain NAMESPACE_NAME; names of Kubernetes hold no
 //     underscore.
 //   - OpenStack calls it instance-N, and tells project and name in metadata.
 //   - Everything else has a name and no namespace.
-func (vm *VM) identify(from pod) {
-	vm.Domain, vm.Pod = vm.Name, from.uid
-	vm.PodName = from.name
+func identify(domain, source string, definition *Definition, from pod) naming {
+	n := naming{name: boundName(domain), domain: boundName(domain), pod: from}
 	switch {
 	case from.uid != "":
-		vm.identifyPod(from)
-	case vm.Definition != nil && vm.Definition.nova:
-		vm.Kind, vm.Namespace = KindOpenStack, vm.Definition.project
-		if vm.Definition.name != "" {
-			vm.Name = vm.Definition.name
+		n.identifyPod(from)
+	case definition != nil && definition.nova:
+		n.kind, n.namespace = KindOpenStack, definition.project
+		if definition.name != "" {
+			n.name = definition.name
 		}
-	case vm.Source == SourceProc:
-		vm.Kind = KindQEMU
+	case source == SourceProc:
+		n.kind = KindQEMU
 	default:
-		vm.Kind = KindLibvirt
+		n.kind = KindLibvirt
 	}
-	vm.Name, vm.Domain = boundName(vm.Name), boundName(vm.Domain)
+	return n
 }
 
-func (vm *VM) identifyPod(from pod) {
-	vm.Kind, vm.Namespace = KindQEMU, from.namespace
-	namespace, name, split := strings.Cut(vm.Domain, "_")
+func (n *naming) identifyPod(from pod) {
+	n.kind, n.namespace = KindQEMU, from.namespace
+	namespace, name, split := strings.Cut(n.domain, "_")
 	if !split || !isNamespace(namespace) || !isPodName(name) {
 		return
 	}
-	if vm.Namespace == "" {
-		vm.Namespace = namespace
+	if n.namespace == "" {
+		n.namespace = namespace
 	}
-	if vm.Namespace == namespace {
-		vm.Kind, vm.Name = KindKubeVirt, name
+	if n.namespace == namespace {
+		n.kind, n.name = KindKubeVirt, name
 	}
 }
 
@@ -83,10 +89,10 @@ func isNamespace(text string) bool {
 	return len(text) <= 63 && isPodName(text) && !strings.Contains(text, ".")
 }
 
-// isPodName reports whether text may name an object in Kubernetes: small
-// letters, digits, dashes and dots.
+// isPodName reports whether text may name an object in Kubernetes: up
+// to 253 small letters, digits, dashes and dots.
 func isPodName(text string) bool {
-	return text != "" && len(text) <= maxName && !strings.ContainsFunc(text, func(r rune) bool {
+	return text != "" && len(text) <= 253 && !strings.ContainsFunc(text, func(r rune) bool {
 		return (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '-' && r != '.'
 	})
 }
@@ -118,6 +124,53 @@ func parsePodCgroup(data []byte) string {
 		}
 	}
 	return ""
+}
+
+// podFinder knows in which pods processes run, which never changes.
+type podFinder struct {
+	root  *hostfs.Root
+	outer string // the pod that holds this whole host, if one does
+	known map[podProcess]string
+	spare map[podProcess]string
+}
+
+// podProcess is a process, and not a later one with its number.
+type podProcess struct {
+	pid   int
+	start time.Time
+}
+
+func newPodFinder(root *hostfs.Root) *podFinder {
+	return &podFinder{root: root, known: make(map[podProcess]string), spare: make(map[podProcess]string)}
+}
+
+// find fills in the pods of machines of the kernel class. A process whose
+// control group cannot be read is in none for now.
+func (f *podFinder) find(vms []VM) {
+	clear(f.spare)
+	if len(vms) > len(f.known) {
+		f.outer, _ = f.read(1)
+	}
+	for i := range vms {
+		process := podProcess{vms[i].Process.PID, vms[i].Process.Start}
+		uid, found := f.known[process]
+		if !found {
+			var err error
+			if uid, err = f.read(process.pid); err != nil {
+				continue
+			}
+			if uid == f.outer {
+				uid = ""
+			}
+		}
+		vms[i].Pod, f.spare[process] = uid, uid
+	}
+	f.known, f.spare = f.spare, f.known
+}
+
+func (f *podFinder) read(pid int) (string, error) {
+	data, err := f.root.ReadFile(procPath(pid, "cgroup"))
+	return parsePodCgroup(data), err
 }
 
 func podOfGroup(name string) string {

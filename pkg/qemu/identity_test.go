@@ -1,50 +1,54 @@
 package qemu
 
 import (
+	"fmt"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
+
+	"github.com/google/go-cmp/cmp"
 )
 
 func TestIdentify(t *testing.T) {
 	uid := "11111111-2222-3333-4444-555555555555"
 	nova := &Definition{nova: true, project: "admin", name: "web server"}
 	for _, tt := range []struct {
-		name string
-		vm   VM
-		from pod
-		want VM
+		name       string
+		domain     string
+		source     string
+		definition *Definition
+		from       pod
+		want       naming
 	}{
-		{"the host's own", VM{Name: "web_1", Source: "s"}, pod{}, VM{Name: "web_1", Kind: KindLibvirt}},
-		{"a process", VM{Name: "web", Source: SourceProc}, pod{}, VM{Name: "web", Kind: KindQEMU}},
-		{"OpenStack", VM{Name: "instance-1", Definition: nova}, pod{}, VM{Namespace: "admin", Name: "web server", Kind: KindOpenStack}},
-		{"OpenStack without a name", VM{Name: "instance-1", Definition: &Definition{nova: true}}, pod{}, VM{Name: "instance-1", Kind: KindOpenStack}},
-		{"KubeVirt", VM{Name: "ns-1_vm.x"}, pod{uid: uid, namespace: "ns-1", name: "virt-launcher-vm.x-abcde"}, VM{Namespace: "ns-1", Name: "vm.x", Kind: KindKubeVirt}},
-		{"KubeVirt, the kubelet silent", VM{Name: "ns_vm"}, pod{uid: uid}, VM{Namespace: "ns", Name: "vm", Kind: KindKubeVirt}},
-		{"a pod that claims another's namespace", VM{Name: "kube-system_dns"}, pod{uid: uid, namespace: "tenant"}, VM{Namespace: "tenant", Name: "kube-system_dns", Kind: KindQEMU}},
-		{"a pod that claims a project", VM{Name: "x", Definition: nova}, pod{uid: uid, namespace: "tenant"}, VM{Namespace: "tenant", Name: "x", Kind: KindQEMU}},
-		{"a pod that claims no namespace", VM{Name: "_vm"}, pod{uid: uid}, VM{Name: "_vm", Kind: KindQEMU}},
-		{"a pod with a wild name", VM{Name: "ns_a\"b\n"}, pod{uid: uid}, VM{Name: "ns_a\"b\n", Kind: KindQEMU}},
-		{"a pod with two underscores", VM{Name: "ns_a_b"}, pod{uid: uid}, VM{Name: "ns_a_b", Kind: KindQEMU}},
+		{"the host's own", "web_1", "s", nil, pod{}, naming{name: "web_1", kind: KindLibvirt}},
+		{"a process", "web", SourceProc, nil, pod{}, naming{name: "web", kind: KindQEMU}},
+		{"OpenStack", "instance-1", "s", nova, pod{}, naming{namespace: "admin", name: "web server", kind: KindOpenStack}},
+		{"OpenStack without a name", "instance-1", "s", &Definition{nova: true}, pod{}, naming{name: "instance-1", kind: KindOpenStack}},
+		{"KubeVirt", "ns-1_vm.x", "s", nil, pod{uid: uid, namespace: "ns-1", name: "virt-launcher-vm.x-abcde"}, naming{namespace: "ns-1", name: "vm.x", kind: KindKubeVirt}},
+		{"KubeVirt, the kubelet silent", "ns_vm", "s", nil, pod{uid: uid}, naming{namespace: "ns", name: "vm", kind: KindKubeVirt}},
+		{"KubeVirt, libvirt silent", "ns_vm", SourceProc, nil, pod{uid: uid}, naming{namespace: "ns", name: "vm", kind: KindKubeVirt}},
+		{"a pod that claims another's namespace", "kube-system_dns", "s", nil, pod{uid: uid, namespace: "tenant"}, naming{namespace: "tenant", name: "kube-system_dns", kind: KindQEMU}},
+		{"a pod that claims a project", "x", "s", nova, pod{uid: uid, namespace: "tenant"}, naming{namespace: "tenant", name: "x", kind: KindQEMU}},
+		{"a pod that claims no namespace", "_vm", "s", nil, pod{uid: uid}, naming{name: "_vm", kind: KindQEMU}},
+		{"a pod with a wild name", "ns_a\"b\n", "s", nil, pod{uid: uid}, naming{name: "ns_a\"b\n", kind: KindQEMU}},
+		{"a pod with two underscores", "ns_a_b", "s", nil, pod{uid: uid}, naming{name: "ns_a_b", kind: KindQEMU}},
 	} {
-		got := tt.vm
-		got.identify(tt.from)
-		if got.Namespace != tt.want.Namespace || got.Name != tt.want.Name || got.Kind != tt.want.Kind {
-			t.Errorf("%s: %q/%q, %s; want %q/%q, %s", tt.name, got.Namespace, got.Name, got.Kind, tt.want.Namespace, tt.want.Name, tt.want.Kind)
-		}
-		if got.Domain != tt.vm.Name || got.Pod != tt.from.uid || got.PodName != tt.from.name {
-			t.Errorf("%s: domain %q of pod %q, %q", tt.name, got.Domain, got.Pod, got.PodName)
+		tt.want.domain, tt.want.pod = tt.domain, tt.from
+		if got := identify(tt.domain, tt.source, tt.definition, tt.from); got != tt.want {
+			t.Errorf("%s: have %+v, want %+v", tt.name, got, tt.want)
 		}
 	}
 }
 
 func TestBoundName(t *testing.T) {
 	for name, want := range map[string]string{
-		"":                         "",
-		"web":                      "web",
-		"a\xffb":                   "a\uFFFDb",
-		strings.Repeat("x", 10000): strings.Repeat("x", maxName),
-		strings.Repeat("ä", 200):   strings.Repeat("ä", 126), // 253 bytes cut one in two
+		"":                             "",
+		"web":                          "web",
+		"a\xffb":                       "a\uFFFDb",
+		strings.Repeat("x", 10000):     strings.Repeat("x", maxName),
+		strings.Repeat("ä", 200):       strings.Repeat("ä", 128),
+		"x" + strings.Repeat("ä", 200): "x" + strings.Repeat("ä", 127), // the last one would be cut in two
 	} {
 		if got := boundName(name); got != want {
 			t.Errorf("%.20q: %.20q with %d bytes, want %.20q with %d", name, got, len(got), want, len(want))
@@ -100,15 +104,110 @@ func FuzzIdentify(f *testing.F) {
 		if !isNamespace(namespace) {
 			namespace = ""
 		}
-		vm := VM{Name: name}
-		vm.identify(pod{uid: uid, namespace: namespace})
-		for _, text := range []string{vm.Namespace, vm.Name, vm.Domain} {
+		got := identify(name, "s", nil, pod{uid: uid, namespace: namespace})
+		for _, text := range []string{got.namespace, got.name, got.domain} {
 			if len(text) > maxName || !utf8.ValidString(text) {
 				t.Errorf("%q", text)
 			}
 		}
-		if uid != "" && namespace != "" && vm.Namespace != namespace {
-			t.Errorf("a pod of %q is in %q", namespace, vm.Namespace)
+		if uid != "" && namespace != "" && got.namespace != namespace {
+			t.Errorf("a pod of %q is in %q", namespace, got.namespace)
 		}
 	})
+}
+
+// TestAPodDescribesItsOwnMachineOnly: whatever its daemon or its processes
+// claim, the numbers and the names of others are out of reach.
+func TestAPodDescribesItsOwnMachineOnly(t *testing.T) {
+	a, b := pod{uid: podA, namespace: "tenant-a"}, pod{uid: podB, namespace: "tenant-b"}
+	named := func(uid string) pod { return map[string]pod{podA: a, podB: b, "": {}}[uid] }
+	process := func(pid int, name, uuid, in string) VM {
+		return VM{Name: name, UUID: uuid, Source: SourceProc, Pod: in, Process: &Process{PID: pid}}
+	}
+	for name, tt := range map[string]struct {
+		host, a, b []VM
+		processes  []VM
+		want       []string
+	}{
+		"each has its own": {
+			host: []VM{{Name: "web", UUID: "1"}}, a: []VM{{Name: "tenant-a_web", UUID: "2"}}, b: []VM{{Name: "tenant-b_web", UUID: "3"}},
+			processes: []VM{process(10, "web", "1", ""), process(20, "tenant-a_web", "2", podA), process(30, "tenant-b_web", "", podB)},
+			want:      []string{"/web 1 libvirt 10", "tenant-a/web 2 kubevirt 20", "tenant-b/web 3 kubevirt 30"},
+		},
+		"a daemon claims another's UUID and name": {
+			host: []VM{{Name: "web", UUID: "1"}}, a: []VM{{Name: "tenant-a_web", UUID: "2"}}, b: []VM{{Name: "tenant-a_web", UUID: "2"}},
+			processes: []VM{process(20, "tenant-a_web", "2", podA)},
+			want:      []string{"/web 1 libvirt 0", "tenant-a/web 2 kubevirt 20", "tenant-b/tenant-a_web 2 qemu 0"},
+		},
+		"a daemon claims the host's": {
+			host: []VM{{Name: "web", UUID: "1"}}, b: []VM{{Name: "web", UUID: "1"}},
+			processes: []VM{process(10, "web", "1", "")},
+			want:      []string{"/web 1 libvirt 10", "tenant-b/web 1 qemu 0"},
+		},
+		"a process claims the host's UUID": {
+			host:      []VM{{Name: "web", UUID: "1"}},
+			processes: []VM{process(30, "web", "1", podB)},
+			want:      []string{"/web 1 libvirt 0", "tenant-b/web 1 qemu 30"},
+		},
+		"a process claims the host's name": {
+			host:      []VM{{Name: "web", UUID: "1"}},
+			processes: []VM{process(30, "web", "", podB)},
+			want:      []string{"/web 1 libvirt 0", "tenant-b/web  qemu 30"},
+		},
+		"libvirt is silent": {
+			processes: []VM{process(20, "tenant-a_web", "2", podA), process(10, "web", "1", "")},
+			want:      []string{"/web 1 qemu 10", "tenant-a/web 2 kubevirt 20"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			m := newMerger()
+			for _, d := range []struct {
+				vms []VM
+				in  pod
+			}{{tt.host, pod{}}, {tt.a, a}, {tt.b, b}} {
+				light, daemon := told(d.vms)
+				m.addDaemon(light, daemon, d.in, time.Time{})
+			}
+			m.addProcesses(tt.processes, named)
+			var have []string
+			for _, vm := range m.appendTo(nil) {
+				pid := 0
+				if vm.Process != nil {
+					pid = vm.Process.PID
+				}
+				have = append(have, fmt.Sprintf("%s/%s %s %s %d", vm.Namespace, vm.Name, vm.UUID, vm.Kind, pid))
+			}
+			if diff := cmp.Diff(tt.want, have); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestPodsOfProcesses(t *testing.T) {
+	h := newHost(t)
+	h.write("/proc/1/cgroup", "0::/init.scope\n")
+	h.write("/proc/10/cgroup", "0::/machine.slice/x\n")
+	h.write("/proc/20/cgroup", "0::/kubepods/pod"+podA+"/compute\n")
+	f := newPodFinder(h.root)
+	find := func(want ...string) {
+		t.Helper()
+		vms := []VM{{Process: &Process{PID: 10}}, {Process: &Process{PID: 20}}, {Process: &Process{PID: 30}}}
+		f.find(vms)
+		var have []string
+		for _, vm := range vms {
+			have = append(have, vm.Pod)
+		}
+		if diff := cmp.Diff(want, have); diff != "" {
+			t.Error(diff)
+		}
+	}
+	find("", podA, "")
+	h.write("/proc/20/cgroup", "0::/\n") // a process cannot leave: it is not asked again
+	h.write("/proc/30/cgroup", "0::/kubepods/pod"+podB+"\n")
+	find("", podA, podB)
+	h.write("/proc/1/cgroup", "0::/kubepods/pod"+podA+"/node\n") // the host itself runs in a pod
+	f = newPodFinder(h.root)
+	h.write("/proc/20/cgroup", "0::/kubepods/pod"+podA+"/node/libvirtd\n")
+	find("", "", podB)
 }

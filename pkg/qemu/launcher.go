@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"log/slog"
-	"maps"
 	"os"
 	"path"
 	"slices"
@@ -57,7 +56,8 @@ type launchers struct {
 	warned bool // that changes are not announced
 
 	mu   sync.Mutex
-	pods map[string]pod // those with a socket, by UID
+	uids []string       // of those with a socket, sorted
+	pods map[string]pod // all that the kubelet names, by UID
 }
 
 // podLogs is where the kubelet logs, in a directory per pod whose name has
@@ -75,8 +75,8 @@ func newLaunchers(root *hostfs.Root, kubelet string, log *slog.Logger) *launcher
 func (l *launchers) targets() []target {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	targets := make([]target, 0, len(l.pods))
-	for _, uid := range slices.Sorted(maps.Keys(l.pods)) {
+	targets := make([]target, 0, len(l.uids))
+	for _, uid := range l.uids {
 		targets = append(targets, target{name: "pod:" + uid, dir: l.dir, pod: uid, owner: -1})
 	}
 	return targets
@@ -154,9 +154,9 @@ func (l *launchers) warn(err error) {
 func (l *launchers) scan(w *watch) bool {
 	for range len(launcherVolume) + 2 {
 		look := &launcherScan{launchers: l, announce: w, wanted: make(map[uint32]bool), complete: w != nil}
-		pods := look.all()
+		uids, pods := look.sockets(), look.names()
 		l.mu.Lock()
-		l.pods = pods
+		l.uids, l.pods = uids, pods
 		l.mu.Unlock()
 		if w != nil {
 			w.keep(look.wanted)
@@ -177,7 +177,8 @@ type launcherScan struct {
 	complete bool // every directory that matters is watched
 }
 
-func (s *launcherScan) all() map[string]pod {
+// sockets returns the UIDs of pods with a socket.
+func (s *launcherScan) sockets() []string {
 	dir, err := s.root.OpenBeneath(s.dir)
 	if err != nil {
 		// No kubelet, or none yet.
@@ -191,16 +192,7 @@ func (s *launcherScan) all() map[string]pod {
 		return nil
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return !isPodUID(name) })
-	pods := make(map[string]pod)
-	for _, uid := range names[:min(len(names), maxLaunchers)] {
-		if s.hasSocket(uid) {
-			pods[uid] = pod{uid: uid}
-		}
-	}
-	if len(pods) > 0 {
-		s.nameAll(pods)
-	}
-	return pods
+	return slices.DeleteFunc(names[:min(len(names), maxLaunchers)], func(uid string) bool { return !s.hasSocket(uid) })
 }
 
 // hasSocket reports whether a pod has a libvirt socket, or something else in
@@ -253,17 +245,17 @@ func (s *launcherScan) place(dir *os.File) {
 	s.fresh = s.fresh || fresh
 }
 
-// nameAll adds the namespaces and names of pods. Without the kubelet's logs
-// they stay unknown.
-func (s *launcherScan) nameAll(pods map[string]pod) {
-	names, _ := s.root.ReadDir(podLogs)
-	for _, name := range names {
-		if named, ok := parsePodLog(name); ok {
-			if _, found := pods[named.uid]; found {
-				pods[named.uid] = named
-			}
+// names returns the namespaces and names of all pods. Without the kubelet's
+// logs they are unknown.
+func (s *launcherScan) names() map[string]pod {
+	logs, _ := s.root.ReadDir(podLogs)
+	pods := make(map[string]pod, len(logs))
+	for _, log := range logs {
+		if named, ok := parsePodLog(log); ok {
+			pods[named.uid] = named
 		}
 	}
+	return pods
 }
 
 // parsePodLog reads NAMESPACE_NAME_UID. Names of Kubernetes hold no underscore.

@@ -70,11 +70,9 @@ func (h *fakeHost) launchers() *launchers {
 
 // connectPod opens the daemon of a pod.
 func (h *fakeHost) connectPod(uid string) error {
-	c, err := connect(h.t.Context(), h.root, target{name: "pod:" + uid, dir: pods, pod: uid, owner: -1})
-	if err == nil {
-		err = c.conn.Close()
-	}
-	return err
+	l := line{daemon: &daemon{root: h.root, target: target{name: "pod:" + uid, dir: pods, pod: uid, owner: -1}, life: h.t.Context()}}
+	defer l.close()
+	return l.connect(time.Now().Add(time.Minute))
 }
 
 // found are the UIDs of the pods that are known.
@@ -101,8 +99,8 @@ func TestLauncherIsFoundAndOpened(t *testing.T) {
 	if got, want := l.pod(podA), (pod{podA, "ns", "virt-launcher-vm-abcde"}); got != want {
 		t.Errorf("have %+v, want %+v", got, want)
 	}
-	if got := l.pod(podB); got != (pod{uid: podB}) {
-		t.Errorf("have %+v", got)
+	if got := l.pod("other"); got != (pod{uid: "other"}) {
+		t.Errorf("a pod without logs: %+v", got)
 	}
 	if full := filepath.Join(h.dir, runtimeDir(podA), "virtqemud-sock"); len(full) <= maxSunPath {
 		t.Fatalf("%s is too short for the test", full)

@@ -34,6 +34,8 @@ type VM struct {
 	Memory     Memory      // monitor
 	Blocks     []Block     // monitor
 	Process    *Process    // kernel; nil when no QEMU process runs
+
+	Monitor Health // of the monitor class
 }
 
 // State is libvirt's virDomainState in libvirt's words; empty is unknown.
