@@ -73,14 +73,14 @@ func TestControlReadsXMLOnceAndAgainOnEvents(t *testing.T) {
 	for range 100 {
 		c.scrape()
 	}
-	if n := c.fake.reads("web"); n != 1 {
+	if n := c.fake.readsOfWeb(); n != 1 {
 		t.Errorf("100 scrapes read the XML %d times", n)
 	}
 	c.fake.set(func(d *fakeDaemon) { d.control.xml["web"] = strings.ReplaceAll(domainText, "vdb", "vdz") })
 	c.clock.advance(xmlPace)
 	c.fake.emit(procDeviceAdded, c.web, "virtio-disk7")
 	// At once: no scrape starts it.
-	eventually(t, "the XML is read for an event", func() bool { return c.fake.reads("web") == 2 })
+	eventually(t, "the XML is read for an event", func() bool { return c.fake.readsOfWeb() == 2 })
 	c.until("the new disk is known", func(vm VM) bool { return vm.Definition.Disks[1].Target == "vdz" })
 }
 
@@ -91,7 +91,7 @@ func TestControlHearsOfTheAgentWithoutXML(t *testing.T) {
 	c.until("the agent is gone", func(vm VM) bool { return vm.Agent == Some(0) })
 	c.fake.emit(procAgentLifecycle, c.web, 1, 2)
 	c.until("the agent is back", func(vm VM) bool { return vm.Agent == Some(1) })
-	if n := c.fake.reads("web"); n != 1 {
+	if n := c.fake.readsOfWeb(); n != 1 {
 		t.Errorf("the XML was read %d times", n)
 	}
 }
@@ -107,11 +107,11 @@ func TestControlTakesAFloodOfEventsForOne(t *testing.T) {
 	c.until("all events are heard", func(vm VM) bool { return vm.Agent == Some(0) })
 	c.eventually("the round ends", func() bool { return c.flight == nil })
 	// While the clock stands still, the second reading has to wait.
-	if n := c.fake.reads("web"); n != 2 {
+	if n := c.fake.readsOfWeb(); n != 2 {
 		t.Errorf("400 events read the XML %d times", n-1)
 	}
 	c.clock.advance(xmlPace)
-	c.until("the last event is not lost", func(VM) bool { return c.fake.reads("web") == 3 })
+	c.until("the last event is not lost", func(VM) bool { return c.fake.readsOfWeb() == 3 })
 }
 
 func TestControlForgetsWhatIsGone(t *testing.T) {
@@ -121,7 +121,7 @@ func TestControlForgetsWhatIsGone(t *testing.T) {
 	down := c.web
 	down.number = inactive
 	c.fake.emit(procLifecycle, down, 5, 0)
-	eventually(t, "a machine that is down has no agent", func() bool { return c.fake.reads("web") == 2 || !c.know(&c.web).Agent.Set })
+	eventually(t, "a machine that is down has no agent", func() bool { return c.fake.readsOfWeb() == 2 || !c.know(&c.web).Agent.Set })
 	c.fake.set(func(d *fakeDaemon) { d.domains = nil })
 	if vm := c.scrape(); vm.Definition != nil {
 		t.Error("a machine that is on no list has XML")
@@ -157,14 +157,14 @@ func TestControlReadsTheXMLOfAnotherQEMU(t *testing.T) {
 	c.clock.advance(xmlPace)
 	c.web.number++
 	c.start([]domainRef{c.web})
-	eventually(t, "the XML is read again", func() bool { return c.fake.reads("web") == 2 })
+	eventually(t, "the XML is read again", func() bool { return c.fake.readsOfWeb() == 2 })
 }
 
 func TestControlReadsAllAgainNowAndThen(t *testing.T) {
 	c := newControlled(t)
 	c.scrape()
 	c.clock.advance(resync)
-	c.until("the XML is read again", func(VM) bool { return c.fake.reads("web") == 2 })
+	c.until("the XML is read again", func(VM) bool { return c.fake.readsOfWeb() == 2 })
 }
 
 func TestControlWorksWithoutEvents(t *testing.T) {
@@ -174,11 +174,11 @@ func TestControlWorksWithoutEvents(t *testing.T) {
 		t.Fatal("nothing is known")
 	}
 	c.scrape()
-	if n := c.fake.reads("web"); n != 1 {
+	if n := c.fake.readsOfWeb(); n != 1 {
 		t.Errorf("read %d times", n)
 	}
 	c.clock.advance(resyncDeaf)
-	c.until("the XML is read again", func(VM) bool { return c.fake.reads("web") == 2 })
+	c.until("the XML is read again", func(VM) bool { return c.fake.readsOfWeb() == 2 })
 }
 
 // TestControlLetsOneDomainHang: with somebody holding its job, the XML of a
@@ -202,7 +202,7 @@ func TestControlLetsOneDomainHang(t *testing.T) {
 	for range 20 {
 		c.scrape()
 	}
-	if n := c.fake.reads("web"); n != 1 {
+	if n := c.fake.readsOfWeb(); n != 1 {
 		t.Errorf("asked %d times while it rests", n)
 	}
 	c.fake.set(func(d *fakeDaemon) { d.control.held = nil })
@@ -240,7 +240,7 @@ func TestControlSurvivesHostileDaemons(t *testing.T) {
 			for range 20 {
 				c.scrape()
 			}
-			if n := c.fake.reads("web"); n != 1 {
+			if n := c.fake.readsOfWeb(); n != 1 {
 				t.Errorf("read %d times", n)
 			}
 		})

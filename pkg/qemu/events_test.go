@@ -51,7 +51,7 @@ func TestDecodeEvent(t *testing.T) {
 		}
 	}
 	whole := message(web, 2)
-	for n := range len(whole) {
+	for n := range whole {
 		if e, err := decodeEvent(procLifecycle, whole[:n]); err == nil {
 			t.Errorf("%d of %d bytes: %+v", n, len(whole), e)
 		}

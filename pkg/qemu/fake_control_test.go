@@ -109,9 +109,9 @@ func (d *fakeDaemon) emit(proc uint32, domain domainRef, details ...any) {
 	}
 }
 
-// reads counts how often a domain's XML was asked for.
-func (d *fakeDaemon) reads(name string) int {
+// readsOfWeb counts how often the XML of web was asked for.
+func (d *fakeDaemon) readsOfWeb() int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return d.control.reads[name]
+	return d.control.reads["web"]
 }

@@ -68,20 +68,20 @@ func (h *fakeHost) launchers() *launchers {
 	return newLaunchers(h.root, "/var/lib/kubelet", slog.New(slog.DiscardHandler))
 }
 
-// connectPod opens the daemon of a pod.
-func (h *fakeHost) connectPod(uid string) error {
-	l := line{daemon: &daemon{root: h.root, target: target{name: "pod:" + uid, dir: pods, pod: uid, owner: -1}, life: h.t.Context()}}
+// connectPod opens the daemon of pod A.
+func (h *fakeHost) connectPod() error {
+	l := line{daemon: &daemon{root: h.root, target: target{name: "pod:" + podA, dir: pods, pod: podA, owner: -1}, life: h.t.Context()}}
 	defer l.close()
 	return l.connect(time.Now().Add(time.Minute))
 }
 
-// found are the UIDs of the pods that are known.
+// found are the first letters of the pods that are known.
 func (l *launchers) found() string {
-	all := ""
+	var all []byte
 	for _, t := range l.targets() {
-		all += t.pod[:1]
+		all = append(all, t.pod[0])
 	}
-	return all
+	return string(all)
 }
 
 func TestLauncherIsFoundAndOpened(t *testing.T) {
@@ -105,7 +105,7 @@ func TestLauncherIsFoundAndOpened(t *testing.T) {
 	if full := filepath.Join(h.dir, runtimeDir(podA), "virtqemud-sock"); len(full) <= maxSunPath {
 		t.Fatalf("%s is too short for the test", full)
 	}
-	if err := h.connectPod(podA); err != nil || len(d.opens) != 1 || d.opens[0] != 1 {
+	if err := h.connectPod(); err != nil || len(d.opens) != 1 || d.opens[0] != 1 {
 		t.Errorf("%v; opened with flags %v, want once and read-only", err, d.opens)
 	}
 }
@@ -117,13 +117,13 @@ func TestLauncherAsksForTheOtherDriver(t *testing.T) {
 	d := h.launcher(podA)
 	for _, only := range []string{driverSystem, driverSession} {
 		d.set(func(d *fakeDaemon) { d.control.driver, d.opens = only, nil })
-		if err := h.connectPod(podA); err != nil || len(d.opens) != 1 {
+		if err := h.connectPod(); err != nil || len(d.opens) != 1 {
 			t.Errorf("%s: %v", only, err)
 		}
 	}
 	d.set(func(d *fakeDaemon) { d.control.driver = "none" })
 	var refused *callError
-	if err := h.connectPod(podA); !errors.As(err, &refused) {
+	if err := h.connectPod(); !errors.As(err, &refused) {
 		t.Errorf("no driver: %v", err)
 	}
 }
@@ -137,7 +137,7 @@ func TestLauncherOfOldKubeVirt(t *testing.T) {
 	if have := l.found(); have != "a" {
 		t.Errorf("found %q, want a", have)
 	}
-	if err := h.connectPod(podA); err != nil {
+	if err := h.connectPod(); err != nil {
 		t.Error(err)
 	}
 }
@@ -171,7 +171,7 @@ func TestLauncherFollowsNoLink(t *testing.T) {
 			attack(h)
 			l := h.launchers()
 			l.scan(nil)
-			if err := h.connectPod(podA); err == nil {
+			if err := h.connectPod(); err == nil {
 				t.Error("connected")
 			}
 			if len(host.opens)+len(other.opens) > 0 {
@@ -188,7 +188,7 @@ func TestLauncherBelievesTheControlGroup(t *testing.T) {
 	d := h.launcher(podA)
 	for _, elsewhere := range []string{"0::/system.slice/libvirtd.service\n", "0::/kubepods/pod" + podB + "/x/pod" + podA + "\n", "0::/\n", ""} {
 		h.cgroup(elsewhere)
-		if err := h.connectPod(podA); !errors.Is(err, fs.ErrPermission) {
+		if err := h.connectPod(); !errors.Is(err, fs.ErrPermission) {
 			t.Errorf("%q: %v", elsewhere, err)
 		}
 	}
@@ -222,7 +222,7 @@ func TestLauncherSocketIsTheOneThatWasLookedAt(t *testing.T) {
 	}()
 	connected, refused := 0, 0
 	for try := 0; try < 20_000 && (connected < 20 || refused < 20); try++ {
-		switch err := h.connectPod(podA); {
+		switch err := h.connectPod(); {
 		case err == nil:
 			connected++
 		case errors.Is(err, unix.ELOOP):

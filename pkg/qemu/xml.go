@@ -169,7 +169,7 @@ func parseDefinition(data []byte) (*Definition, error) {
 	}
 	var domain domainXML
 	if err := xml.Unmarshal(data, &domain); err != nil {
-		return nil, fmt.Errorf("%w: %v", errBadXML, err)
+		return nil, fmt.Errorf("%w: %s", errBadXML, err.Error())
 	}
 	d := &Definition{
 		Machine: boundName(domain.OS.Machine), Architecture: boundName(domain.OS.Architecture),
