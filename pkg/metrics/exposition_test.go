@@ -1,20 +1,16 @@
 package metrics
 
 import (
-	"bytes"
 	"flag"
 	"fmt"
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
@@ -111,131 +107,6 @@ func TestWhatNobodyKnowsHasNoSeries(t *testing.T) {
 	}
 }
 
-// TestClientLibraryAgrees gives the same samples to client_golang.
-func TestClientLibraryAgrees(t *testing.T) {
-	vms := []qemu.VM{wholeVM(`quo"te\back`, 2, 2, 2), wholeVM("line\nfeed", 3, 1, 1), wholeVM("ünï", 1, 1, 1)}
-	ours := parse(t, encode(vms...))
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(constMetrics(vms))
-	theirs, err := registry.Gather()
-	if err != nil {
-		t.Fatal(err)
-	}
-	samples := 0
-	for _, family := range theirs {
-		var text bytes.Buffer
-		if _, err := expfmt.MetricFamilyToText(&text, family); err != nil {
-			t.Fatal(err)
-		}
-		want := parse(t, text.String())[family.GetName()]
-		got := ours[family.GetName()]
-		if got == nil || got.GetType() != want.GetType() || got.GetHelp() != want.GetHelp() || len(got.Metric) != len(want.Metric) {
-			t.Errorf("%s: have %v, want %v", family.GetName(), got, want)
-			continue
-		}
-		sortMetrics(got)
-		sortMetrics(want)
-		for i := range want.Metric {
-			samples++
-			if key(got.Metric[i]) != key(want.Metric[i]) || !near(value(got.Metric[i]), value(want.Metric[i])) {
-				t.Errorf("%s: have %v, want %v", family.GetName(), got.Metric[i], want.Metric[i])
-			}
-		}
-	}
-	if samples < 100 {
-		t.Errorf("only %d samples compared", samples)
-	}
-}
-
-// constMetrics is how client_golang's users do it; it is the oracle, and the
-// benchmark's other side. It covers one family of every shape.
-type constMetrics []qemu.VM
-
-func (constMetrics) Describe(chan<- *prometheus.Desc) {}
-
-func (c constMetrics) Collect(out chan<- prometheus.Metric) {
-	help := make(map[string]string)
-	for _, group := range vmGroups {
-		for i := range group.families {
-			help[group.families[i].name] = group.families[i].help
-		}
-	}
-	for i := range c {
-		vm := &c[i]
-		send := func(name string, kind prometheus.ValueType, n qemu.Num, scale float64, extra ...string) {
-			if !n.Set {
-				return
-			}
-			labels, values := []string{"namespace", "name", "uuid"}, []string{vm.Namespace, vm.Name, vm.UUID}
-			if len(extra) > 0 {
-				labels, values = append(labels, extra[0]), append(values, extra[1])
-			}
-			name = "virtnode_vm_" + name
-			out <- prometheus.MustNewConstMetric(prometheus.NewDesc(name, help[name], labels, nil), kind, float64(n.V)/scale, values...)
-		}
-		const count, level = prometheus.CounterValue, prometheus.GaugeValue
-		send("state", level, qemu.Some(1), 1, "state", string(vm.State))
-		send("cpu_seconds_total", count, vm.CPU.Time, 1e9)
-		send("cpu_user_seconds_total", count, vm.CPU.User, 1e9)
-		send("cpu_system_seconds_total", count, vm.CPU.System, 1e9)
-		send("vcpus", level, vm.Current, 1)
-		send("memory_current_bytes", level, vm.Memory.Current, 1)
-		send("memory_usable_bytes", level, vm.Memory.Usable, 1)
-		send("memory_last_update_timestamp_seconds", level, vm.Memory.LastUpdate, 1)
-		for _, cpu := range vm.VCPUs {
-			index := strconv.FormatUint(uint64(cpu.Index), 10)
-			send("vcpu_seconds_total", count, cpu.Time, 1e9, "vcpu", index)
-			send("vcpu_wait_seconds_total", count, cpu.Wait, 1e9, "vcpu", index)
-			send("vcpu_delay_seconds_total", count, cpu.Delay, 1e9, "vcpu", index)
-			send("vcpu_halted", level, cpu.Halted, 1, "vcpu", index)
-		}
-		for _, nic := range vm.Interfaces {
-			for direction, traffic := range map[string]qemu.Traffic{"receive": nic.Receive, "transmit": nic.Transmit} {
-				send("network_"+direction+"_bytes_total", count, traffic.Bytes, 1, "interface", nic.Name)
-				send("network_"+direction+"_packets_total", count, traffic.Packets, 1, "interface", nic.Name)
-				send("network_"+direction+"_errors_total", count, traffic.Errors, 1, "interface", nic.Name)
-				send("network_"+direction+"_drops_total", count, traffic.Drops, 1, "interface", nic.Name)
-			}
-		}
-		for _, disk := range vm.Blocks {
-			for request, io := range map[string]qemu.IO{"read": disk.Read, "write": disk.Write, "flush": disk.Flush} {
-				send("block_"+request+"_requests_total", count, io.Requests, 1, "device", disk.Device)
-				send("block_"+request+"_bytes_total", count, io.Bytes, 1, "device", disk.Device)
-				send("block_"+request+"_seconds_total", count, io.Time, 1e9, "device", disk.Device)
-			}
-			send("block_capacity_bytes", level, disk.Capacity, 1, "device", disk.Device)
-			send("block_allocation_bytes", level, disk.Allocation, 1, "device", disk.Device)
-			send("block_physical_bytes", level, disk.Physical, 1, "device", disk.Device)
-		}
-		for role, used := range vm.Process.CPU {
-			send("thread_cpu_seconds_total", count, used, 100, "role", qemu.Roles[role])
-		}
-		send("process_resident_memory_bytes", level, vm.Process.Resident, 1)
-	}
-}
-
-func sortMetrics(f *dto.MetricFamily) {
-	slices.SortFunc(f.Metric, func(a, b *dto.Metric) int { return strings.Compare(key(a), key(b)) })
-}
-
-func key(m *dto.Metric) string {
-	pairs := slices.Clone(m.Label)
-	slices.SortFunc(pairs, func(a, b *dto.LabelPair) int { return strings.Compare(a.GetName(), b.GetName()) })
-	return fmt.Sprint(pairs)
-}
-
-func value(m *dto.Metric) float64 {
-	if m.Counter != nil {
-		return m.Counter.GetValue()
-	}
-	return m.Gauge.GetValue()
-}
-
-// near allows for the division that only client_golang makes in floating point.
-func near(a, b float64) bool {
-	return a == b || math.Nextafter(a, b) == b
-}
-
 func TestAppendDecimal(t *testing.T) {
 	for _, tc := range []struct {
 		v      uint64
@@ -299,49 +170,4 @@ func TestFamiliesFollowTheRules(t *testing.T) {
 
 func TestReferenceIsUpToDate(t *testing.T) {
 	golden(t, "../../docs/metrics.md", Reference())
-}
-
-// fleet is 200 machines of 100 series each.
-func fleet() []qemu.VM {
-	vms := make([]qemu.VM, 200)
-	for i := range vms {
-		vms[i] = wholeVM(fmt.Sprintf("web-%03d", i), 6, 2, 2)
-	}
-	return vms
-}
-
-func BenchmarkEncode(b *testing.B) {
-	snapshot := &qemu.Snapshot{VMs: fleet()}
-	var w writer
-	b.ReportAllocs()
-	for b.Loop() {
-		w.reset()
-		appendSnapshot(&w, snapshot)
-	}
-	b.ReportMetric(float64(w.series), "series")
-	b.ReportMetric(float64(len(w.buf)), "bytes")
-}
-
-func BenchmarkEncodeConstMetric(b *testing.B) {
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(constMetrics(fleet()))
-	series := 0
-	var page bytes.Buffer
-	b.ReportAllocs()
-	for b.Loop() {
-		page.Reset()
-		families, err := registry.Gather()
-		if err != nil {
-			b.Fatal(err)
-		}
-		series = 0
-		for _, family := range families {
-			series += len(family.Metric)
-			if _, err := expfmt.MetricFamilyToText(&page, family); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	b.ReportMetric(float64(series), "series")
-	b.ReportMetric(float64(page.Len()), "bytes")
 }

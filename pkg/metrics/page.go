@@ -61,14 +61,20 @@ func appendSnapshot(w *writer, snapshot *qemu.Snapshot) {
 	}
 }
 
+// appendRegistry appends what client_golang knows, encoded by its own library.
 func (s *Server) appendRegistry(w *writer) error {
 	families, err := s.registry.Gather()
 	if err != nil {
 		err = fmt.Errorf("gather the agent's own metrics: %w", err)
 	}
+	format := expfmt.FmtText
+	if w.protobuf {
+		format = expfmt.FmtProtoDelim
+	}
 	buf := bytes.NewBuffer(w.buf)
+	encoder := expfmt.NewEncoder(buf, format)
 	for _, family := range families {
-		if _, err := expfmt.MetricFamilyToText(buf, family); err != nil {
+		if err := encoder.Encode(family); err != nil {
 			return fmt.Errorf("encode the agent's own metrics: %w", err)
 		}
 	}

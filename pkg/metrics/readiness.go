@@ -111,13 +111,9 @@ func emitCheckStatus(w *writer, c *CheckState) {
 	if c.Status == "" {
 		return
 	}
-	w.start()
-	w.openLabels()
-	w.buf = appendLabel(w.buf, "level", c.Level)
-	w.buf = appendLabel(append(w.buf, ','), "status", c.Status)
-	if c.Reason != "" {
-		w.buf = appendLabel(append(w.buf, ','), "reason", c.Reason)
+	pairs := []string{"level", c.Level, "status", c.Status, "reason", c.Reason}
+	if c.Reason == "" {
+		pairs = pairs[:4]
 	}
-	w.buf = append(w.buf, '}')
-	w.finish(1)
+	w.putLabels(qemu.Some(1), pairs...)
 }

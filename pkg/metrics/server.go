@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/common/expfmt"
 
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
@@ -153,12 +154,22 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	defer cancel()
 	page := s.writers.Get().(*writer)
 	defer s.writers.Put(page)
-	page.reset()
+	page.reset(expfmt.NegotiateAccept(r.Header, expfmt.FmtText, expfmt.FmtProtoDelim).FormatType() == expfmt.TypeProtoDelim)
 	if err := s.appendPage(ctx, page); err != nil {
 		s.opt.Log.Warn("metrics page is incomplete", "err", err)
 	}
-	w.Header().Set("Content-Type", "text/plain; version=0.0.4; charset=utf-8")
+	w.Header().Set("Content-Type", contentType(page.protobuf))
+	w.Header().Add("Vary", "Accept")
 	s.send(w, r, page.buf)
+}
+
+// contentType names a page's format. Names of families are plain ASCII, so
+// no scheme of escaping needs to be agreed on.
+func contentType(protobuf bool) string {
+	if protobuf {
+		return "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+	}
+	return "text/plain; version=0.0.4; charset=utf-8"
 }
 
 // scrapeContext leaves a quarter of what the scraper allows, at most a

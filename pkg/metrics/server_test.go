@@ -11,10 +11,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	dto "github.com/prometheus/client_model/go"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/pkg/qemu"
@@ -169,6 +172,45 @@ func TestPages(t *testing.T) {
 	full.Handler().ServeHTTP(recorder, httptest.NewRequest(http.MethodPost, "/metrics", nil))
 	if recorder.Code != http.StatusMethodNotAllowed || recorder.Header().Get("Allow") == "" {
 		t.Errorf("POST /metrics: %d, Allow %q", recorder.Code, recorder.Header().Get("Allow"))
+	}
+}
+
+// TestContentNegotiation asks as Prometheus does, and others.
+func TestContentNegotiation(t *testing.T) {
+	const text, protobuf = "text/plain; version=0.0.4; charset=utf-8", "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; encoding=delimited"
+	const others = "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,application/openmetrics-text;version=0.0.1;q=0.4," +
+		"text/plain;version=1.0.0;escaping=allow-utf-8;q=0.3,text/plain;version=0.0.4;q=0.2,*/*;q=0.1"
+	s := fullServer()
+	s.SetVMs(&fixed{VMs: []qemu.VM{wholeVM("web", 1, 1, 1)}})
+	for accept, want := range map[string]string{
+		"":     text,
+		"*/*":  text,
+		others: text,
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.6," + others: protobuf,
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;q=0.1," + others: text,
+		"application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text":                      text,
+		"application/json": text,
+		";;;,,/":           text,
+	} {
+		response, body := get(t, s, "/metrics", "Accept", accept)
+		if got := response.Header().Get("Content-Type"); got != want {
+			t.Errorf("Accept %q: Content-Type %q, want %q", accept, got, want)
+			continue
+		}
+		var families map[string]*dto.MetricFamily
+		if want == protobuf {
+			families = decode(t, []byte(body))
+		} else {
+			families = parse(t, body)
+		}
+		for _, name := range []string{"virtnode_vm_state", "virtnode_task_up", "go_goroutines", "process_resident_memory_bytes", "virtnode_scrape_duration_seconds"} {
+			if families[name] == nil {
+				t.Errorf("Accept %q: no %s", accept, name)
+			}
+		}
+		if !slices.Contains(response.Header().Values("Vary"), "Accept") {
+			t.Error("caches are not told that the page varies")
+		}
 	}
 }
 

@@ -39,7 +39,7 @@ func (c *clock) advance(d time.Duration) {
 }
 
 // run starts a collector and ends it with the test.
-func run(t *testing.T, opt Options) *Collector {
+func run(t testing.TB, opt Options) *Collector {
 	t.Helper()
 	c, err := New(opt)
 	if err != nil {

@@ -45,8 +45,7 @@ func (l *line) ask(groups libvirt.DomainStatsTypes, of *domainRef, deadline time
 		return nil, err
 	}
 	payload, err := l.conn.stats(groups, of, deadline)
-	var refused *callError
-	if err != nil && !errors.As(err, &refused) {
+	if err != nil && reasonOf(err) != CallRefused {
 		l.close()
 	}
 	return payload, err
@@ -84,10 +83,11 @@ func (l *line) close() {
 
 // reasonOf says in one word why a reading failed.
 func reasonOf(err error) Reason {
+	if err == nil {
+		return Ready
+	}
 	var refused *callError
 	switch {
-	case err == nil:
-		return Ready
 	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, os.ErrDeadlineExceeded):
 		return CallTimeout
 	case errors.Is(err, errBadReply):

@@ -1,11 +1,9 @@
 package qemu
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
 )
 
 // maxDevices bounds the virtual CPUs, interfaces and disks of one machine.
@@ -22,6 +20,7 @@ const maxName = 256
 // reading held before serves as memory; after an error it holds nothing of use.
 func (r *reading) decode(payload []byte, source string) error {
 	w := walker{data: payload}
+	var value param
 	r.vms, r.refs, r.unused = r.vms[:0], r.refs[:0], 0
 	n := w.u32()
 	if n > maxDomains {
@@ -39,13 +38,13 @@ func (r *reading) decode(payload []byte, source string) error {
 		dom := domain{vm: vm, nic: none, disk: none}
 		for n := w.u32(); n > 0 && !w.failed; n-- {
 			field := w.bytes()
-			value := w.param()
-			if !w.failed && !dom.set(field, value) {
+			w.param(&value)
+			if !w.failed && !dom.set(field, &value) {
 				r.unused++
 			}
 		}
 	}
-	if w.failed || len(w.data) > 0 {
+	if !w.done() {
 		return fmt.Errorf("decode domain statistics: %w", errBadReply)
 	}
 	return nil
@@ -86,27 +85,40 @@ type domain struct {
 const none = maxDevices
 
 // set stores one parameter, and reports whether it has a place here.
-func (d *domain) set(field []byte, p param) bool {
-	group, rest, _ := bytes.Cut(field, []byte("."))
-	switch string(group) {
-	case "state":
-		return d.vm.setState(rest, p)
-	case "cpu":
-		return store(d.vm.CPU.field(rest), p)
-	case "balloon":
-		return d.vm.Memory.set(rest, p)
-	case "vcpu":
-		return d.vm.setVCPU(rest, p)
-	case "net":
-		return d.setInterface(rest, p)
-	case "block":
+func (d *domain) set(field []byte, p *param) bool {
+	vm := d.vm
+	// The groups with most parameters first.
+	if rest, found := cut(field, "block."); found {
 		return d.setDisk(rest, p)
+	}
+	if rest, found := cut(field, "vcpu."); found {
+		return vm.setVCPU(rest, p)
+	}
+	if rest, found := cut(field, "net."); found {
+		return d.setInterface(rest, p)
+	}
+	if rest, found := cut(field, "balloon."); found {
+		return vm.Memory.set(rest, p)
+	}
+	if rest, found := cut(field, "cpu."); found {
+		return store(vm.CPU.field(rest), p)
+	}
+	if rest, found := cut(field, "state."); found {
+		return vm.setState(rest, p)
 	}
 	return false
 }
 
+// cut is bytes.CutPrefix, which does not inline.
+func cut(field []byte, prefix string) ([]byte, bool) {
+	if len(field) < len(prefix) || string(field[:len(prefix)]) != prefix {
+		return nil, false
+	}
+	return field[len(prefix):], true
+}
+
 // store puts a number where it belongs, if anywhere.
-func store(place *Num, p param) bool {
+func store(place *Num, p *param) bool {
 	if place == nil || !p.num.Set {
 		return false
 	}
@@ -114,7 +126,7 @@ func store(place *Num, p param) bool {
 	return true
 }
 
-func (vm *VM) setState(field []byte, p param) bool {
+func (vm *VM) setState(field []byte, p *param) bool {
 	states := [...]State{StateNone, StateRunning, StateBlocked, StatePaused, StateShutdown, StateShutoff, StateCrashed, StatePMSuspended}
 	if string(field) != "state" || !p.num.Set || p.num.V >= uint64(len(states)) {
 		return false
@@ -140,7 +152,7 @@ func (c *CPU) field(name []byte) *Num {
 }
 
 // set stores a value of the balloon group, whose sizes are in KiB.
-func (m *Memory) set(name []byte, p param) bool {
+func (m *Memory) set(name []byte, p *param) bool {
 	place := m.size(name)
 	if place == nil {
 		known := store(m.event(name), p)
@@ -194,13 +206,20 @@ func (m *Memory) event(name []byte) *Num {
 
 // index splits "3.rx.bytes". Libvirt sends the devices of a group in order,
 // so the number is either the last one's or a new and larger one.
-func index(field []byte) (uint32, []byte, bool) {
-	number, rest, found := bytes.Cut(field, []byte("."))
-	n, err := strconv.ParseUint(string(number), 10, 32)
-	return uint32(n), rest, found && err == nil && n < maxDevices
+func index(field []byte) (n uint32, rest []byte, ok bool) {
+	for i, c := range field {
+		switch {
+		case c == '.':
+			return n, field[i+1:], i > 0 && n < maxDevices
+		case c < '0' || c > '9' || n >= maxDevices:
+			return 0, nil, false
+		}
+		n = 10*n + uint32(c-'0')
+	}
+	return 0, nil, false
 }
 
-func (vm *VM) setVCPU(field []byte, p param) bool {
+func (vm *VM) setVCPU(field []byte, p *param) bool {
 	switch string(field) {
 	case "current":
 		return store(&vm.Current, p)
@@ -239,7 +258,7 @@ func (vm *VM) setVCPU(field []byte, p param) bool {
 }
 
 // setInterface stores a value of the interface group. The name comes first.
-func (d *domain) setInterface(field []byte, p param) bool {
+func (d *domain) setInterface(field []byte, p *param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
 		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(p.str) {
@@ -291,7 +310,7 @@ func (nic *Interface) field(name []byte) *Num {
 }
 
 // setDisk stores a value of the block group. The name comes first.
-func (d *domain) setDisk(field []byte, p param) bool {
+func (d *domain) setDisk(field []byte, p *param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
 		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(p.str) {

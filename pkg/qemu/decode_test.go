@@ -87,7 +87,8 @@ func TestGoLibvirtReadsTheFakeAsWeDo(t *testing.T) {
 		}
 		again := domain{vm: new(VM), nic: none, disk: none}
 		for _, p := range record.Params {
-			again.set([]byte(p.Field), paramOf(p.Value))
+			value := paramOf(p.Value)
+			again.set([]byte(p.Field), &value)
 		}
 		if diff := cmp.Diff(*again.vm, r.vms[i], cmpopts.IgnoreFields(VM{}, "Name", "UUID")); diff != "" {
 			t.Errorf("%s (-go-libvirt +ours):\n%s", record.Dom.Name, diff)
