@@ -7,6 +7,7 @@ const (
 	fromKernel  = "kernel"
 	fromLight   = "light"
 	fromMonitor = "monitor"
+	fromControl = "control"
 	fromAgent   = "agent"
 )
 
@@ -30,6 +31,7 @@ type group struct {
 var vmGroups = [...]group{
 	{"info", true, infoFamilies[:]},
 	{"state", true, stateFamilies[:]},
+	{"guest-agent", true, agentFamilies[:]},
 	{"health", true, healthFamilies[:]},
 	{"cpu", true, cpuFamilies[:]},
 	{"vcpu", true, vcpuFamilies[:]},

@@ -18,6 +18,7 @@ Class says where a value comes from, and so when it is there:
 ` + "`kernel`" + ` is /proc, which needs neither libvirt nor a QEMU that answers;
 ` + "`light`" + ` is libvirt, without a question to QEMU;
 ` + "`monitor`" + ` is libvirt asking QEMU;
+` + "`control`" + ` is libvirt's events, and the XML that they change;
 ` + "`agent`" + ` is nodeagent itself.
 A value that nobody knows has no series: it is never shown as zero.
 `)
