@@ -43,6 +43,12 @@ var vmGroups = [...]group{
 	{"perf", true, perfFamilies[:]},
 	{"bandwidth", true, bandwidthFamilies[:]},
 	{"dirtyrate", false, dirtyRateFamilies[:]},
+	{"job", true, jobFamilies[:]},
 	{"thread", true, threadFamilies[:]},
+	{"thread_detail", false, threadDetailFamilies[:]},
 	{"process", true, processFamilies[:]},
+	{"process_detail", false, processDetailFamilies[:]},
+	{"cgroup", true, cgroupFamilies[:]},
+	{"pressure", true, pressureFamilies[:]},
+	{"vf", true, vfFamilies[:]},
 }

@@ -56,14 +56,6 @@ func (h *fakeHost) move(from, to string) {
 	}
 }
 
-func (h *fakeHost) link(target, name string) {
-	h.t.Helper()
-	h.mkdir(path.Dir(name))
-	if err := os.Symlink(target, filepath.Join(h.dir, name)); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
 func (h *fakeHost) launchers() *launchers {
 	return newLaunchers(h.root, "/var/lib/kubelet", slog.New(slog.DiscardHandler))
 }
@@ -146,26 +138,26 @@ func TestLauncherOfOldKubeVirt(t *testing.T) {
 // host's daemon is not reached.
 func TestLauncherFollowsNoLink(t *testing.T) {
 	for name, attack := range map[string]func(h *fakeHost){
-		"socket, absolute": func(h *fakeHost) { h.link("/run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "virtqemud-sock")) },
+		"socket, absolute": func(h *fakeHost) { h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), "/run/libvirt/libvirt-sock") },
 		"socket, outside the root": func(h *fakeHost) {
-			h.link(filepath.Join(h.dir, "/run/libvirt/libvirt-sock"), path.Join(runtimeDir(podA), "virtqemud-sock"))
+			h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), filepath.Join(h.dir, "/run/libvirt/libvirt-sock"))
 		},
 		"socket, relative": func(h *fakeHost) {
-			h.link("../../../../../../../../run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "virtqemud-sock"))
+			h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), "../../../../../../../../run/libvirt/libvirt-sock")
 		},
-		"socket of another name":  func(h *fakeHost) { h.link("/run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "libvirt-sock")) },
-		"directory of the socket": func(h *fakeHost) { h.link(filepath.Join(h.dir, "/run/libvirt"), runtimeDir(podA)) },
+		"socket of another name":  func(h *fakeHost) { h.link(path.Join(runtimeDir(podA), "libvirt-sock"), "/run/libvirt/libvirt-sock") },
+		"directory of the socket": func(h *fakeHost) { h.link(runtimeDir(podA), filepath.Join(h.dir, "/run/libvirt")) },
 		"directory on the way": func(h *fakeHost) {
-			h.link(filepath.Join(h.dir, "/var/lib/kubelet/pods", podB, "volumes"), path.Join(pods, podA, "volumes"))
+			h.link(path.Join(pods, podA, "volumes"), filepath.Join(h.dir, "/var/lib/kubelet/pods", podB, "volumes"))
 		},
-		"the pod's own directory":   func(h *fakeHost) { h.link(podB, path.Join(pods, podA)) },
+		"the pod's own directory":   func(h *fakeHost) { h.link(path.Join(pods, podA), podB) },
 		"a file, not a socket":      func(h *fakeHost) { h.write(path.Join(runtimeDir(podA), "virtqemud-sock"), "x") },
 		"a directory, not a socket": func(h *fakeHost) { h.mkdir(path.Join(runtimeDir(podA), "virtqemud-sock")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
-			h.link("libvirt-sock", "/run/libvirt/virtqemud-sock")
+			h.link("/run/libvirt/virtqemud-sock", "libvirt-sock")
 			other := h.launcher(podB)
 			h.cgroup("0::/kubepods/pod" + podA + "\n") // the last line of defence is down
 			attack(h)
@@ -210,7 +202,7 @@ func TestLauncherSocketIsTheOneThatWasLookedAt(t *testing.T) {
 	host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
 	own := h.launcher(podA)
 	socket := filepath.Join(h.dir, runtimeDir(podA), "virtqemud-sock")
-	h.link(filepath.Join(h.dir, "/run/libvirt/libvirt-sock"), "/evil")
+	h.link("/evil", filepath.Join(h.dir, "/run/libvirt/libvirt-sock"))
 	evil := filepath.Join(h.dir, "evil")
 	ctx, cancel := context.WithCancel(t.Context())
 	swapped := make(chan struct{})
