@@ -139,7 +139,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 
 func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	return qemu.New(qemu.Options{
-		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
+		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
 		RunQueue: d.bpf,
 	})
