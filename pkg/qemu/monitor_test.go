@@ -41,7 +41,7 @@ func TestAHungQEMUCostsTheOthersNothing(t *testing.T) {
 				resume = append(resume, d.hang(fmt.Sprintf("vm-%02d", i)))
 			}
 			opt := patient(h, now)
-			opt.Budget, opt.CallTimeout = 200*time.Millisecond, time.Second
+			opt.Budget, opt.CallTimeout = 200*time.Millisecond, 2*time.Second
 			c := run(t, opt)
 			others := func(s *Snapshot) (n int) {
 				for _, vm := range s.VMs[hung:] {
@@ -65,7 +65,7 @@ func TestAHungQEMUCostsTheOthersNothing(t *testing.T) {
 				if n := others(s); n != machines-hung {
 					t.Errorf("%d others are complete", n)
 				}
-				return stateOf(s, system, Monitor).Abandoned == uint64(hung)
+				return stateOf(s, system, Monitor).Abandoned >= uint64(hung)
 			})
 			s := c.Collect(t.Context())
 			vm := s.VMs[0]
@@ -232,9 +232,14 @@ func TestFaultsInOneMachinesCallAreItsOwn(t *testing.T) {
 			h, now := newHost(t), newClock()
 			d := fleet(t, h, 3)
 			opt := patient(h, now)
-			opt.CallTimeout = 300 * time.Millisecond // what the fake makes it wait; other calls need less
+			if tc.want == CallTimeout {
+				opt.CallTimeout = 300 * time.Millisecond // what the fake makes it wait; other calls need less
+			}
 			c := run(t, opt)
-			eventually(t, "a first reading", func() bool { return complete(c.Collect(t.Context()).VMs[2], now.Now()) })
+			eventually(t, "a first reading", func() bool {
+				s := c.Collect(t.Context())
+				return len(s.VMs) == 3 && complete(s.VMs[2], now.Now())
+			})
 			d.set(func(d *fakeDaemon) { d.mode, d.named = tc.mode, true })
 			s := c.Collect(t.Context())
 			for _, vm := range s.VMs {
