@@ -45,6 +45,7 @@ var soleImporters = []struct {
 var layers = map[string][]string{
 	"internal/hostfs":    {},
 	"internal/agent":     {},
+	"internal/bpf":       {},
 	"internal/config":    {},
 	"internal/uevent":    {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
@@ -55,7 +56,7 @@ var layers = map[string][]string{
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
 	"cmd/nodeagent": {
-		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"internal/agent", "internal/bpf", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
 		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},
 }

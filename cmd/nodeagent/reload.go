@@ -79,6 +79,7 @@ func (d *daemon) apply(data []byte) (err error) {
 		d.log.Warn("the log format changes at the next start", "format", next.Log.Format)
 	}
 	d.setConfig(next)
+	d.bpf.want(next.Telemetry.BPF)
 	d.startTelemetry(collector)
 	d.startReadiness(next, profile)
 	return nil

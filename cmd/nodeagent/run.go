@@ -69,6 +69,7 @@ type daemon struct {
 	tasks  *agent.Supervisor
 	server *metrics.Server
 	loop   *readiness.Loop
+	bpf    *programs
 	// profile is what the host is judged by, from the readiness task's start.
 	profile atomic.Pointer[kvmcheck.Profile]
 
@@ -95,7 +96,8 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	if err != nil {
 		return err
 	}
-	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), bpf: newPrograms(log)}
+	defer d.bpf.want(false)
 	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
 		return err
 	}
@@ -103,6 +105,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		Version:   version(),
 		Readiness: d.readinessState,
 		Tasks:     d.taskStates,
+		Programs:  d.bpf.states,
 		Config:    d.configState,
 		Report:    d.lastReport,
 		Ready:     d.ready,
@@ -117,6 +120,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		return errors.Join(err, listener.Close())
 	}
 	d.setConfig(initial)
+	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startTelemetry(collector)
 	d.startReadiness(initial, profile)
@@ -134,6 +138,7 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	return qemu.New(qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
+		RunQueue: d.bpf,
 	})
 }
 

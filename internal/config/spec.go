@@ -22,6 +22,7 @@ type Telemetry struct {
 	Budget      time.Duration `yaml:"budget" doc:"The longest that a scrape waits for libvirt. Slower answers serve the next scrape."`
 	CallTimeout time.Duration `yaml:"callTimeout" doc:"After this long a libvirt call is given up and its connection closed. At least the budget."`
 	MaxAge      time.Duration `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget."`
+	BPF         bool          `yaml:"bpf" doc:"Put programs into the kernel that measure what /proc does not tell: how long virtual CPUs wait for a physical one."`
 }
 
 // Readiness configures the check.
@@ -66,6 +67,7 @@ func Default() Config {
 			Budget:      500 * time.Millisecond,
 			CallTimeout: 5 * time.Second,
 			MaxAge:      time.Minute,
+			BPF:         true,
 		},
 		Readiness: Readiness{Interval: time.Minute, Profile: "kubevirt", Profiles: map[string]Profile{}, Rules: []Rule{}},
 		Log:       Log{Level: "info", Format: "auto"},

@@ -5,6 +5,7 @@ import "github.com/virtnode/nodeagent/pkg/qemu"
 // Where the values of a family come from, and what reading them costs.
 const (
 	fromKernel  = "kernel"
+	fromBPF     = "bpf"
 	fromLight   = "light"
 	fromMonitor = "monitor"
 	fromAgent   = "agent"
@@ -44,6 +45,7 @@ var vmGroups = [...]group{
 	{"job", true, jobFamilies[:]},
 	{"thread", true, threadFamilies[:]},
 	{"thread_detail", false, threadDetailFamilies[:]},
+	{"sched", true, schedFamilies[:]},
 	{"process", true, processFamilies[:]},
 	{"process_detail", false, processDetailFamilies[:]},
 	{"cgroup", true, cgroupFamilies[:]},

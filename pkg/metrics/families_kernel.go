@@ -62,6 +62,18 @@ var threadDetailFamilies = [...]family[qemu.VM]{
 	},
 }
 
+// schedFamilies are what a program in the kernel measures of a machine's threads.
+var schedFamilies = [...]family[qemu.VM]{
+	{
+		"virtnode_vm_vcpu_run_queue_delay_seconds", histogram, nanoseconds, "", fromBPF, "How long virtual CPUs waited for a physical one, each time they waited. A wait counts when the virtual CPU has run and leaves the physical one again.",
+		func(w *writer, vm *qemu.VM) {
+			if vm.Process != nil {
+				w.putHistogram(&vm.Process.RunQueueDelay)
+			}
+		},
+	},
+}
+
 // processFamilies are a machine's QEMU process.
 var processFamilies = [...]family[qemu.VM]{
 	{

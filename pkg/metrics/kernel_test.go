@@ -17,7 +17,7 @@ func wholeProcess(num func() qemu.Num, cpus int) *qemu.Process {
 	}
 	pressure := func() qemu.Pressure { return qemu.Pressure{Some: num(), Full: num()} }
 	p := &qemu.Process{
-		PID: 42, Start: time.Unix(1_700_000_000, 250_000_000), Resident: num(),
+		PID: 42, Start: time.Unix(1_700_000_000, 250_000_000), Resident: num(), RunQueueDelay: *histogramOf(0),
 		Memory:      qemu.ProcessMemory{Anonymous: num(), File: num(), Shared: num(), Huge: num(), Swap: num(), Overhead: num()},
 		MinorFaults: num(), MajorFaults: num(),
 		IO:        qemu.ProcessIO{ReadBytes: num(), WriteBytes: num(), CancelledWrites: num(), ReadChars: num(), WriteChars: num(), ReadCalls: num(), WriteCalls: num()},

@@ -41,9 +41,9 @@ func newJobs(root *hostfs.Root, t target) *jobs {
 	return j
 }
 
-// granule is how old a change must be for another one to show in the time
+// mtimeGrain is how old a change must be for another one to show in the time
 // that the file system keeps.
-const granule = time.Second
+const mtimeGrain = time.Second
 
 // refresh looks at the status files of domains if any file has changed. What
 // cannot be read has no job.
@@ -60,7 +60,7 @@ func (j *jobs) refresh(domains []domainRef) {
 	case changed.Equal(j.seen):
 		return
 	}
-	if j.seen = changed; time.Since(changed) < granule {
+	if j.seen = changed; time.Since(changed) < mtimeGrain {
 		j.seen = time.Time{}
 	}
 	files := make(map[string]statusFile, len(domains))
@@ -74,7 +74,7 @@ func (j *jobs) refresh(domains []domainRef) {
 		if err != nil {
 			continue
 		}
-		if !at.Equal(file.changed) || time.Since(at) < granule {
+		if !at.Equal(file.changed) || time.Since(at) < mtimeGrain {
 			data, err := j.root.ReadFile(name)
 			if err != nil {
 				continue

@@ -47,6 +47,10 @@ type scanner struct {
 	last        slab
 	buf         []byte
 	pids, tids  []int
+
+	runQueue RunQueue // nil: nobody measures
+	measured []ProcessID
+	byPID    map[int]*Process
 }
 
 // process is what the scanner thinks that a process is.
@@ -81,7 +85,8 @@ type emulator struct {
 
 func newScanner(opt Options) *scanner {
 	s := &scanner{
-		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail],
+		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], runQueue: opt.RunQueue,
+		byPID:     make(map[int]*Process),
 		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
 	// The other half is for connections, sockets and whatever else.
@@ -123,6 +128,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 		s.readCgroup(machine, &out.processes[i].Cgroup)
 	}
 	s.readVFs(out.vms)
+	s.readRunQueue(out.vms)
 	s.last = out
 	for name, ns := range s.namespaces {
 		if ns.round != s.round {

@@ -16,6 +16,8 @@ type Process struct {
 	Threads   [len(Roles)]Usage
 	VCPUs     []VCPUThread  // ascending index
 	IOThreads []NamedThread // by name
+	// RunQueueDelay is how long virtual CPUs waited for a physical one.
+	RunQueueDelay Histogram
 
 	Resident Num // bytes, VmRSS: the sum of Anonymous, File and Shared
 	Memory   ProcessMemory

@@ -21,6 +21,8 @@ const (
 	Cluster = "cluster"
 	// Runtime needs root, containerd and the CNI plugins.
 	Runtime = "runtime"
+	// BPF needs root and a kernel that tells its types.
+	BPF = "bpf"
 )
 
 // Need ends the test when missing says why the tier cannot run here: as a
