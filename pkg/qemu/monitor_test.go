@@ -411,3 +411,31 @@ func TestOnlyGroupsThatAreOnAreAskedFor(t *testing.T) {
 		t.Errorf("%d calls for the state alone, want 1", n)
 	}
 }
+
+func TestNoQEMUIsAskedWhenNothingIsOn(t *testing.T) {
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 1)
+	opt := patient(h, now)
+	opt.Groups = map[string]bool{"cpu": false, "vcpu": false, "memory": false, "block": false, "kvm": false, "iothread": false}
+	s := run(t, opt).Collect(t.Context())
+	if vm := s.VMs[0]; d.times(vm.Name) > 0 || vm.Monitor != (Health{}) || vm.State != StateRunning || !stateOf(s, system, Monitor).Up() {
+		t.Errorf("asked %d times: %+v, %+v", d.times(vm.Name), vm, s.Sources)
+	}
+}
+
+// TestAGroupThatToldNothingStaysTheOnlyOne has a single group on: without it
+// the call would ask for all.
+func TestAGroupThatToldNothingStaysTheOnlyOne(t *testing.T) {
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 1)
+	d.domains[0].params[uint32(libvirt.DomainStatsIothread)] = nil
+	opt := patient(h, now)
+	opt.Groups = map[string]bool{"cpu": false, "vcpu": false, "memory": false, "block": false, "kvm": false}
+	c := run(t, opt)
+	for range 3 {
+		c.Collect(t.Context())
+	}
+	if n := d.count(uint32(libvirt.DomainStatsIothread)); n != 3 {
+		t.Errorf("asked for I/O threads %d times, want 3", n)
+	}
+}
