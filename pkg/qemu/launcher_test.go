@@ -9,8 +9,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -356,4 +358,57 @@ func BenchmarkLauncherScan(b *testing.B) {
 	for b.Loop() {
 		l.scan(w)
 	}
+}
+
+// TestCollectFollowsPods: machines of pods are told by their names in the
+// cluster, with their process, as long as the pod is there.
+func TestCollectFollowsPods(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	host.domains = []fakeDomain{domainNamed("ns_vm", 1)}
+	h.mkdir(pods)
+	opt := patient(h, now)
+	opt.Kubelet = "/var/lib/kubelet"
+	c := run(t, opt)
+	names := func() string {
+		s := c.Collect(t.Context())
+		defer s.Release()
+		var all []string
+		for _, vm := range s.VMs {
+			all = append(all, fmt.Sprintf("%s/%s %s %t %.1s", vm.Namespace, vm.Name, vm.Kind, vm.Process != nil, vm.Pod))
+		}
+		return strings.Join(all, ", ")
+	}
+	until := func(what, want string) {
+		t.Helper()
+		var have string
+		eventually(t, what+": "+want, func() bool { have = names(); return have == want })
+	}
+	until("the host's alone", "/ns_vm libvirt false ")
+
+	_, uuid := uuidOf(2)
+	h.process(200, 300, "qemu-system-x86_64\x00-name\x00guest=ns_vm\x00-uuid\x00"+uuid+"\x00", 20)
+	h.write("/proc/200/cgroup", "0::/kubepods/pod"+podA+"/compute\n")
+	h.mkdir("/var/log/pods/ns_virt-launcher-vm-abcde_" + podA)
+	d := h.launcher(podA)
+	d.set(func(d *fakeDaemon) {
+		// A second one is more than a launcher has.
+		d.domains = []fakeDomain{domainNamed("ns_vm", 2), domainNamed("ns_more", 3)}
+		d.control.xml = map[string]string{"ns_vm": domainText}
+	})
+	until("with its pod", "/ns_vm libvirt false , ns/vm kubevirt true a")
+
+	d.set(func(d *fakeDaemon) {
+		d.domains = []fakeDomain{domainNamed(strings.Repeat("\xff\"\n", 4000), 2)}
+	})
+	eventually(t, "a hostile name is bounded", func() bool {
+		have := names()
+		return strings.Contains(have, "ns/\uFFFD\"\n") && len(have) < 1000 && utf8.ValidString(have)
+	})
+
+	h.remove(path.Join(pods, podA))
+	h.remove("/proc/200")
+	until("the pod has gone", "/ns_vm libvirt false ")
+	d.set(func(d *fakeDaemon) { d.domains = nil })
 }
