@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster,runtime,bpf
+TIERS := libvirt,vm,cluster,runtime,bpf,netns
 
 .PHONY: help
 help: ## list the targets

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -80,6 +81,9 @@ func (d *daemon) apply(data []byte) (err error) {
 	}
 	d.setConfig(next)
 	d.bpf.want(next.Telemetry.BPF)
+	if !reflect.DeepEqual(next.Network, current.Network) {
+		d.startNetwork(next.Network)
+	}
 	d.startTelemetry(collector)
 	d.startReadiness(next, profile)
 	return nil

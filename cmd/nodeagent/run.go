@@ -17,6 +17,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
@@ -72,6 +73,7 @@ type daemon struct {
 	bpf    *programs
 	// profile is what the host is judged by, from the readiness task's start.
 	profile atomic.Pointer[kvmcheck.Profile]
+	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
@@ -122,6 +124,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.setConfig(initial)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
+	d.startNetwork(initial.Network)
 	d.startTelemetry(collector)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener)

@@ -37,8 +37,8 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"line 2: web.listenAdress: unknown field; did you mean listenAddress?",
 		},
 		"an unknown section": {
-			"log: {}\nnetwork: {}\n",
-			"line 2: network: unknown field; there are web, telemetry, readiness, log",
+			"log: {}\nstorage: {}\n",
+			"line 2: storage: unknown field; there are web, telemetry, readiness, network, log",
 		},
 		"a bad duration": {
 			"telemetry:\n  budget: 5 minutes\n",

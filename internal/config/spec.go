@@ -8,6 +8,7 @@ type Config struct {
 	Web       Web       `yaml:"web" doc:"The HTTP server for /metrics, /healthz, /readyz and /report."`
 	Telemetry Telemetry `yaml:"telemetry" doc:"Which VMs are measured, and how long a scrape may wait for them."`
 	Readiness Readiness `yaml:"readiness" doc:"The check of the host's virtualization readiness."`
+	Network   Network   `yaml:"network" doc:"The host's links and virtual functions, for VMs."`
 	Log       Log       `yaml:"log" doc:"What is written to standard error."`
 }
 
@@ -53,6 +54,15 @@ type Rule struct {
 	Level      string `yaml:"level" doc:"What it means: required, recommended or optional. A profile may say otherwise."`
 }
 
+// Network configures the host network. Without policies it is left alone.
+type Network struct {
+	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: what the agent has changed before is brought back."`
+	NodeLabels     map[string]string `yaml:"nodeLabels" doc:"Labels of this node that a policy's nodeSelector may ask for, besides kubernetes.io/hostname."`
+	Interval       time.Duration     `yaml:"interval" doc:"Time between two looks whether the host is still as the policies want it."`
+	Repair         bool              `yaml:"repair" doc:"Whether what has drifted is brought back, if that disturbs nobody. Otherwise it is only reported."`
+	StateDirectory string            `yaml:"stateDirectory" doc:"Where the journal is kept, and what was there before the first change. It must outlive a reboot."`
+}
+
 // Log configures the log.
 type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error."`
@@ -72,7 +82,10 @@ func Default() Config {
 			BPF:         true,
 		},
 		Readiness: Readiness{Interval: time.Minute, Profile: "kubevirt", Profiles: map[string]Profile{}, Rules: []Rule{}},
-		Log:       Log{Level: "info", Format: "auto"},
+		Network: Network{
+			Policies: []string{}, NodeLabels: map[string]string{}, Interval: 30 * time.Second, StateDirectory: "/var/lib/nodeagent/network",
+		},
+		Log: Log{Level: "info", Format: "auto"},
 	}
 }
 

@@ -3,7 +3,7 @@ package config
 import (
 	"fmt"
 	"net"
-	"path"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"time"
@@ -32,7 +32,7 @@ func Validate(config Config, known Known) []Error {
 			bad(fmt.Sprintf("telemetry.libvirtURIs[%d]", i), "%v", err)
 		}
 	}
-	if telemetry.Kubelet != "" && !path.IsAbs(telemetry.Kubelet) {
+	if telemetry.Kubelet != "" && !filepath.IsAbs(telemetry.Kubelet) {
 		bad("telemetry.kubelet", "%q: want an absolute path, or nothing", telemetry.Kubelet)
 	}
 	if telemetry.Budget < time.Millisecond || telemetry.Budget > time.Minute {
@@ -46,6 +46,17 @@ func Validate(config Config, known Known) []Error {
 	}
 	if config.Readiness.Interval < time.Second || config.Readiness.Interval > 24*time.Hour {
 		bad("readiness.interval", "%v: want 1s to 24h", config.Readiness.Interval)
+	}
+	if config.Network.Interval < time.Second || config.Network.Interval > 24*time.Hour {
+		bad("network.interval", "%v: want 1s to 24h", config.Network.Interval)
+	}
+	if !filepath.IsAbs(config.Network.StateDirectory) {
+		bad("network.stateDirectory", "%q: want a path from /", config.Network.StateDirectory)
+	}
+	for i, pattern := range config.Network.Policies {
+		if _, err := filepath.Match(pattern, ""); err != nil || !filepath.IsAbs(pattern) {
+			bad(fmt.Sprintf("network.policies[%d]", i), "%q: want a path from /, or a pattern", pattern)
+		}
 	}
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, config.Log.Level) {
 		bad("log.level", "%q: want one of %v", config.Log.Level, levels)

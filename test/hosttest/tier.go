@@ -23,6 +23,8 @@ const (
 	Runtime = "runtime"
 	// BPF needs root and a kernel that tells its types.
 	BPF = "bpf"
+	// Netns needs root and iproute2.
+	Netns = "netns"
 )
 
 // Need ends the test when missing says why the tier cannot run here: as a
