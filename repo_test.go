@@ -28,6 +28,7 @@ var soleImporters = []struct {
 }{
 	{"github.com/digitalocean/go-libvirt", []string{"pkg/qemu"}, "its calls know no deadline: only pkg/qemu knows how to bound them"},
 	{"github.com/prometheus/client_golang", []string{"pkg/metrics"}, "too slow for VMs: it serves the agent's own metrics only"},
+	{"github.com/klauspost/compress", []string{"pkg/metrics"}, "pages are compressed at half the cost of the standard library's, in one place"},
 	{"github.com/vishvananda/netlink", []string{"pkg/hostnet"}, "dumps can be interrupted: one retrying wrapper"},
 	{"github.com/cilium/ebpf", []string{"internal/bpf"}, "programs are probed and optional in one place"},
 	{"github.com/jaypipes/ghw", []string{"pkg/kvmcheck"}, "it reads past hostfs and may panic: one guarded caller"},

@@ -42,7 +42,11 @@ func golden(t *testing.T, file, got string) {
 
 // wholeVM has a value for every family.
 func wholeVM(name string, cpus, nics, disks int) qemu.VM {
-	next := uint64(1)
+	return seededVM(1, name, cpus, nics, disks)
+}
+
+// seededVM has other numbers for another seed.
+func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 	num := func() qemu.Num {
 		next = next*6364136223846793005 + 1442695040888963407
 		return qemu.Some(next >> 14)

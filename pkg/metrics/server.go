@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -66,7 +65,7 @@ type Server struct {
 	scrapes  chan struct{}
 	patience time.Duration // writeTimeout, but for tests
 	writers  sync.Pool     // of *writer
-	zips     sync.Pool     // of *gzip.Writer
+	zips     compressors
 }
 
 // NewServer returns a server without virtual machines; see [Server.SetVMs].
@@ -82,10 +81,7 @@ func NewServer(opt Options) *Server {
 		patience: writeTimeout,
 	}
 	s.writers.New = func() any { return new(writer) }
-	s.zips.New = func() any {
-		zip, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // the level is valid
-		return zip
-	}
+	s.zips.init()
 	return s
 }
 
@@ -190,31 +186,20 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.patience))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Add("Vary", "Accept-Encoding")
-	if !acceptsGzip(r.Header.Get("Accept-Encoding")) {
+	coding := coding(r.Header.Get("Accept-Encoding"))
+	pool := s.zips.of(coding)
+	if pool == nil {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body) // the client's loss
 		return
 	}
-	w.Header().Set("Content-Encoding", "gzip")
-	zip := s.zips.Get().(*gzip.Writer)
-	defer s.zips.Put(zip)
+	w.Header().Set("Content-Encoding", coding)
+	zip := pool.Get().(compressor)
+	defer pool.Put(zip)
 	zip.Reset(w)
 	_, _ = zip.Write(body)
 	_ = zip.Close()
-}
-
-// acceptsGzip reads an Accept-Encoding header (RFC 9110, 12.5.3).
-func acceptsGzip(header string) bool {
-	for offer := range strings.SplitSeq(header, ",") {
-		name, quality, _ := strings.Cut(offer, ";")
-		if name := strings.TrimSpace(name); name != "gzip" && name != "*" {
-			continue
-		}
-		q, found := strings.CutPrefix(strings.TrimSpace(quality), "q=")
-		value, err := strconv.ParseFloat(q, 64)
-		return !found || err == nil && value > 0
-	}
-	return false
+	zip.Reset(io.Discard) // keep no client's connection
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {
