@@ -54,7 +54,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 	@for package in $$(grep -rlE '^func Fuzz' --include='*_test.go' . | xargs -n1 dirname | sort -u); do \
 		for target in $$(grep -hoE '^func Fuzz[A-Za-z0-9_]+' $$package/*_test.go | cut -d' ' -f2); do \
 			echo ">> $$package $$target"; \
-			go test $$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s); \
+			go test $$package -run '^$$' -fuzz "^$$target$$" -fuzztime $(or $(FUZZTIME),10s) -fuzzminimizetime 10x; \
 		done; \
 	done
 

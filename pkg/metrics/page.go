@@ -28,6 +28,7 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 	about := scrape{}
 	if vms := s.vms.Load(); vms != nil {
 		snapshot := (*vms).Collect(ctx)
+		defer snapshot.Release()
 		appendSnapshot(w, snapshot)
 		about.series, about.duplicates = w.series, snapshot.Duplicates
 		sources := make([]sourceHealth, 0, len(snapshot.Sources))

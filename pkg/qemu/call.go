@@ -1,13 +1,13 @@
 package qemu
 
 import (
-	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
@@ -52,37 +52,54 @@ func (e *callError) Error() string {
 }
 
 // connection is an open, read-only connection to a daemon. It carries one
-// call at a time.
+// call at a time, and its memory is used again by the next one.
 type connection struct {
-	conn   net.Conn
-	serial uint32
-	reply  bytes.Buffer // reused; a reply is valid until the next call
+	conn    net.Conn
+	limit   uint32 // of a packet's size
+	serial  uint32
+	request []byte
+	packet  []byte // as far as it has arrived
+	forget  func() bool
 }
 
-// open authenticates conn and opens the driver, read-only. On an error conn
-// is left to the caller.
-func open(ctx context.Context, conn net.Conn, driver string) (*connection, error) {
-	c := &connection{conn: conn}
-	offered, err := c.call(ctx, procAuthList, nil)
+// open authenticates conn and opens the driver, read-only. From then on the
+// connection is closed when life ends. On an error conn is left to the caller.
+func open(life context.Context, conn net.Conn, driver string, limit uint32, deadline time.Time) (*connection, error) {
+	c := &connection{conn: conn, limit: limit, forget: context.AfterFunc(life, func() { _ = conn.Close() })}
+	err := c.greet(driver, deadline)
 	if err != nil {
-		return nil, fmt.Errorf("list authentications: %w", err)
+		c.forget()
+		return nil, err
+	}
+	return c, nil
+}
+
+func (c *connection) greet(driver string, deadline time.Time) error {
+	offered, err := c.call(procAuthList, nil, deadline)
+	if err != nil {
+		return fmt.Errorf("list authentications: %w", err)
 	}
 	kind, err := chooseAuth(offered)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if kind == authPolkit {
-		if _, err := c.call(ctx, procAuthPolkit, nil); err != nil {
-			return nil, fmt.Errorf("authenticate through polkit: %w", err)
+		if _, err := c.call(procAuthPolkit, nil, deadline); err != nil {
+			return fmt.Errorf("authenticate through polkit: %w", err)
 		}
 	}
 	args := binary.BigEndian.AppendUint32(nil, 1) // the name is there
 	args = appendString(args, driver)
 	args = binary.BigEndian.AppendUint32(args, uint32(libvirt.ConnectRo))
-	if _, err := c.call(ctx, procConnectOpen, args); err != nil {
-		return nil, fmt.Errorf("open %s: %w", driver, err)
+	if _, err := c.call(procConnectOpen, args, deadline); err != nil {
+		return fmt.Errorf("open %s: %w", driver, err)
 	}
-	return c, nil
+	return nil
+}
+
+func (c *connection) close() {
+	c.forget()
+	_ = c.conn.Close() // nothing is lost with a connection that only reads
 }
 
 // chooseAuth reads the reply to REMOTE_PROC_AUTH_LIST, and returns the first
@@ -100,13 +117,22 @@ func chooseAuth(offered []byte) (uint32, error) {
 	return 0, errAuthRequired
 }
 
-// stats asks for groups of statistics of all domains in all states. NOWAIT
-// leaves out what would wait for a domain that is busy with something else.
-func (c *connection) stats(ctx context.Context, groups libvirt.DomainStatsTypes) ([]byte, error) {
-	args := binary.BigEndian.AppendUint32(nil, 0) // no list: all domains
+// stats asks for groups of statistics: of one domain, or of all in all states
+// if none is named. NOWAIT leaves out what would wait for a domain that is
+// busy with something else. The reply is valid until the next call.
+func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadline time.Time) ([]byte, error) {
+	args := c.begin()
+	if of == nil {
+		args = binary.BigEndian.AppendUint32(args, 0)
+	} else {
+		args = binary.BigEndian.AppendUint32(args, 1)
+		args = appendString(args, of.name)
+		args = append(args, of.uuid[:]...)
+		args = binary.BigEndian.AppendUint32(args, of.number)
+	}
 	args = binary.BigEndian.AppendUint32(args, uint32(groups))
 	args = binary.BigEndian.AppendUint32(args, uint32(libvirt.ConnectGetAllDomainsStatsNowait))
-	reply, err := c.call(ctx, procDomainStats, args)
+	reply, err := c.exchange(procDomainStats, args, deadline)
 	if err != nil {
 		return nil, fmt.Errorf("get domain statistics: %w", err)
 	}
@@ -115,65 +141,80 @@ func (c *connection) stats(ctx context.Context, groups libvirt.DomainStatsTypes)
 
 // call makes one call and returns the payload of its reply. After any error
 // but a *callError the connection is of no more use.
-func (c *connection) call(ctx context.Context, proc uint32, args []byte) ([]byte, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, err
-	}
-	if err := c.conn.SetDeadline(time.Time{}); err != nil {
-		return nil, err
-	}
-	// The end of ctx, in time or not, fails what is being read or written.
-	stop := context.AfterFunc(ctx, func() { _ = c.conn.SetDeadline(time.Unix(1, 0)) })
-	defer stop()
-	c.serial++
-	payload, err := c.exchange(proc, args)
-	if err != nil && ctx.Err() != nil {
-		return nil, ctx.Err()
-	}
-	return payload, err
+func (c *connection) call(proc uint32, args []byte, deadline time.Time) ([]byte, error) {
+	return c.exchange(proc, append(c.begin(), args...), deadline)
 }
 
-func (c *connection) exchange(proc uint32, args []byte) ([]byte, error) {
-	request := make([]byte, 0, headerSize+len(args))
-	for _, word := range [...]uint32{uint32(headerSize + len(args)), program, programVersion, proc, typeCall, c.serial, statusOK} {
-		request = binary.BigEndian.AppendUint32(request, word)
+// begin returns the request's memory with room for the header.
+func (c *connection) begin() []byte { return append(c.request[:0], make([]byte, headerSize)...) }
+
+// exchange sends a request, whose header it fills in, and waits for the reply.
+func (c *connection) exchange(proc uint32, request []byte, deadline time.Time) ([]byte, error) {
+	c.request = request
+	c.serial++
+	for i, word := range [...]uint32{uint32(len(request)), program, programVersion, proc, typeCall, c.serial, statusOK} {
+		binary.BigEndian.PutUint32(request[4*i:], word)
 	}
-	if _, err := c.conn.Write(append(request, args...)); err != nil {
+	if err := c.conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	var head [headerSize]byte
-	if _, err := io.ReadFull(c.conn, head[:]); err != nil {
+	if _, err := c.conn.Write(request); err != nil {
 		return nil, err
 	}
-	size, status, err := parseHeader(head, proc, c.serial)
+	if err := c.fill(headerSize); err != nil {
+		return nil, err
+	}
+	size, status, err := parseHeader([headerSize]byte(c.packet), proc, c.serial, c.limit)
 	if err != nil {
 		return nil, err
 	}
-	// The buffer grows with what arrives, not with what was announced.
-	c.reply.Reset()
-	if _, err := io.CopyN(&c.reply, c.conn, int64(size)); err != nil {
+	if err := c.fill(int(size)); err != nil {
 		return nil, err
 	}
-	if status == statusError {
-		return nil, parseError(c.reply.Bytes())
+	if len(c.packet) > int(size) {
+		return nil, fmt.Errorf("%w: more than the reply", errBadReply)
 	}
-	return c.reply.Bytes(), nil
+	payload := c.packet[headerSize:]
+	c.packet = c.packet[:0]
+	if status == statusError {
+		return nil, parseError(payload)
+	}
+	return payload, nil
 }
 
-// parseHeader checks that a packet is the reply to a call, and returns the
-// size of its payload and its status.
-func parseHeader(head [headerSize]byte, proc, serial uint32) (size, status uint32, err error) {
+// fill reads until the packet has size bytes, or more if they are there. The
+// memory grows with what arrives, not with what was announced.
+func (c *connection) fill(size int) error {
+	for len(c.packet) < size {
+		if len(c.packet) == cap(c.packet) {
+			c.packet = slices.Grow(c.packet, max(len(c.packet), 4<<10))
+		}
+		n, err := c.conn.Read(c.packet[len(c.packet):cap(c.packet)])
+		c.packet = c.packet[:len(c.packet)+n]
+		if err != nil && len(c.packet) < size {
+			if errors.Is(err, io.EOF) && len(c.packet) > 0 {
+				err = io.ErrUnexpectedEOF
+			}
+			return err
+		}
+	}
+	return nil
+}
+
+// parseHeader checks that a packet is the reply to a call, and returns its
+// size and its status.
+func parseHeader(head [headerSize]byte, proc, serial, limit uint32) (size, status uint32, err error) {
 	word := func(i int) uint32 { return binary.BigEndian.Uint32(head[4*i:]) }
 	size, status = word(0), word(6)
 	switch {
-	case size < headerSize || size > maxReply:
+	case size < headerSize || size > limit:
 		return 0, 0, fmt.Errorf("%w: a packet of %d bytes", errBadReply, size)
 	case word(1) != program || word(2) != programVersion || word(3) != proc || word(4) != typeReply || word(5) != serial:
 		return 0, 0, fmt.Errorf("%w: a packet that answers no call", errBadReply)
 	case status != statusOK && status != statusError:
 		return 0, 0, fmt.Errorf("%w: status %d", errBadReply, status)
 	}
-	return size - headerSize, status, nil
+	return size, status, nil
 }
 
 // parseError reads a remote_error.
@@ -195,5 +236,8 @@ func parseError(payload []byte) error {
 func appendString(data []byte, s string) []byte {
 	data = binary.BigEndian.AppendUint32(data, uint32(len(s)))
 	data = append(data, s...)
-	return append(data, make([]byte, -len(s)&3)...)
+	for range -len(s) & 3 {
+		data = append(data, 0)
+	}
+	return data
 }

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -17,12 +18,17 @@ type Options struct {
 	// URIs name the libvirt daemons to read; none means all with a socket in
 	// the usual places.
 	URIs []string
-	Root *hostfs.Root
-	Log  *slog.Logger
+	// Kubelet is the kubelet's directory, usually /var/lib/kubelet, in whose
+	// pods virt-launchers are looked for; empty means that none are.
+	Kubelet string
+	Root    *hostfs.Root
+	Log     *slog.Logger
 
 	Budget      time.Duration // a collection waits for sources: 500 ms
 	CallTimeout time.Duration // one reading of one source may take: 10 s
 	MaxAge      time.Duration // a late reading is served while younger: 1 min
+
+	MonitorCalls int // calls at a time to one daemon's QEMUs: 4
 
 	Now func() time.Time // time.Now; ages and quarantine go by it
 }
@@ -37,27 +43,55 @@ type Collector struct {
 	ended  bool            // nothing is started any more
 	flight *flight
 	work   sync.WaitGroup // flights and readings
+	spare  []*Snapshot    // released, to be filled again
+
+	// data is for what the sources share: readings and states. It is never
+	// held for long, and taken before mu where both are.
+	data sync.Mutex
 
 	// Only the collection in flight touches what follows, and Run at its end.
 	proc    *source
 	daemons []*daemonSources
+	merger  *merger
+
+	launchers *launchers // nil without Options.Kubelet
 }
 
 // daemonSources are the sources that one daemon is.
 type daemonSources struct {
-	target         target
-	light, monitor *source
-	life           context.Context
-	cancel         context.CancelFunc // ends life
+	daemon
+	light   *source
+	monitor *monitor
+	control *control
+	cancel  context.CancelFunc // ends the daemon's life
 }
 
 // flight is one collection, shared by all who ask while it lasts.
 type flight struct {
+	collector *Collector
 	hurry     chan struct{} // closed when somebody cannot wait longer
 	hurryOnce sync.Once
 	done      chan struct{}
 	snapshot  *Snapshot
+	users     atomic.Int32 // who have not released the snapshot yet; one is the flight itself
 }
+
+// release gives the snapshot's memory back when nobody uses it any more.
+func (f *flight) release() {
+	if f.users.Add(-1) != 0 {
+		return
+	}
+	c := f.collector
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.spare) < maxSpare {
+		c.spare = append(c.spare, f.snapshot)
+	}
+}
+
+// maxSpare bounds the snapshots that are kept to be filled again: more are in
+// use at the same time only when somebody is slow to read them.
+const maxSpare = 2
 
 // New checks the options. It reads and connects nothing.
 func New(opt Options) (*Collector, error) {
@@ -78,7 +112,10 @@ func New(opt Options) (*Collector, error) {
 			*setting.value = setting.unset
 		}
 	}
-	c := &Collector{opt: opt}
+	if opt.MonitorCalls <= 0 {
+		opt.MonitorCalls = 4
+	}
+	c := &Collector{opt: opt, merger: newMerger()}
 	c.opt.URIs = slices.Clone(opt.URIs)
 	slices.Sort(c.opt.URIs)
 	c.opt.URIs = slices.Compact(c.opt.URIs)
@@ -90,6 +127,9 @@ func New(opt Options) (*Collector, error) {
 		c.uris = append(c.uris, u)
 	}
 	c.proc = newProcSource(c)
+	if opt.Kubelet != "" {
+		c.launchers = newLaunchers(opt.Root, opt.Kubelet, opt.Log)
+	}
 	return c, nil
 }
 
@@ -103,6 +143,10 @@ func (c *Collector) Run(ctx context.Context, ready func()) error {
 	}
 	c.life = ctx
 	c.mu.Unlock()
+	if c.launchers != nil {
+		c.launchers.scan(nil) // for the first to ask
+		c.begin(func() { c.launchers.run(ctx) })
+	}
 	ready()
 	<-ctx.Done()
 	c.mu.Lock()
@@ -133,7 +177,7 @@ func (c *Collector) beginLocked(work func()) bool {
 // Collect reads all sources and returns what is known when all have
 // answered, when the budget is spent, or when ctx reaches its deadline. Calls
 // at the same time share one collection. Without Run, or with ctx cancelled,
-// there is nothing to tell.
+// there is nothing to tell. See [Snapshot.Release].
 func (c *Collector) Collect(ctx context.Context) *Snapshot {
 	f := c.join()
 	if f == nil {
@@ -141,15 +185,23 @@ func (c *Collector) Collect(ctx context.Context) *Snapshot {
 	}
 	select {
 	case <-f.done:
-		return f.snapshot
+		return f.share()
 	case <-ctx.Done():
 	}
 	if !errors.Is(ctx.Err(), context.DeadlineExceeded) {
+		f.release()
 		return &Snapshot{Time: c.opt.Now()}
 	}
 	f.hurryOnce.Do(func() { close(f.hurry) })
 	<-f.done
-	return f.snapshot
+	return f.share()
+}
+
+// share returns the snapshot for one of its users.
+func (f *flight) share() *Snapshot {
+	s := *f.snapshot
+	s.flight = f
+	return &s
 }
 
 // join returns the collection in flight, or a new one.
@@ -157,12 +209,14 @@ func (c *Collector) join() *flight {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.flight != nil {
+		c.flight.users.Add(1)
 		return c.flight
 	}
-	f := &flight{hurry: make(chan struct{}), done: make(chan struct{})}
+	f := &flight{collector: c, hurry: make(chan struct{}), done: make(chan struct{})}
 	if !c.beginLocked(func() { c.fly(f) }) {
 		return nil
 	}
+	f.users.Store(2)
 	c.flight = f
 	return f
 }
@@ -170,33 +224,45 @@ func (c *Collector) join() *flight {
 // fly makes one collection.
 func (c *Collector) fly(f *flight) {
 	c.refresh()
-	pending := []<-chan struct{}{c.proc.start(c.life, c.begin)}
-	for _, d := range c.daemons {
-		pending = append(pending, d.light.start(d.life, c.begin), d.monitor.start(d.life, c.begin))
-	}
-	c.wait(f, pending)
+	c.read(f)
 	f.snapshot = c.assemble()
 	c.mu.Lock()
 	c.flight = nil
 	c.mu.Unlock()
 	close(f.done)
+	f.release()
 }
 
-// wait returns when all readings have ended, or when time is up.
-func (c *Collector) wait(f *flight, pending []<-chan struct{}) {
+// read has all sources read, and returns when they have answered or when
+// time is up. The monitor class of a daemon begins when its light class ends,
+// which says what there is to ask for.
+func (c *Collector) read(f *flight) {
 	budget := time.NewTimer(c.opt.Budget)
 	defer budget.Stop()
-	for _, done := range pending {
+	wait := func(done <-chan struct{}) bool {
 		if done == nil {
-			continue
+			return true
 		}
 		select {
 		case <-done:
+			return true
 		case <-budget.C:
-			return
 		case <-f.hurry:
-			return
 		case <-c.life.Done():
+		}
+		return false
+	}
+	pending := []<-chan struct{}{c.proc.start(c.life, c.begin)}
+	for _, d := range c.daemons {
+		pending = append(pending, d.light.start(d.life, c.begin))
+	}
+	for _, done := range pending {
+		if !wait(done) {
+			return
+		}
+	}
+	for _, d := range c.daemons {
+		if !wait(d.monitor.pending()) || !wait(d.control.pending()) {
 			return
 		}
 	}
@@ -204,7 +270,7 @@ func (c *Collector) wait(f *flight, pending []<-chan struct{}) {
 
 // refresh brings the list of daemons up to date. A daemon that was found and
 // has lost its sockets stays, and is reported down, as long as its directory
-// is there.
+// is there; a pod's goes with its socket.
 func (c *Collector) refresh() {
 	var targets []target
 	for i, u := range c.uris {
@@ -212,6 +278,9 @@ func (c *Collector) refresh() {
 	}
 	if len(c.uris) == 0 {
 		targets = discover(c.opt.Root)
+	}
+	if c.launchers != nil {
+		targets = append(targets, c.launchers.targets()...) // the least trusted come last
 	}
 	known := make(map[string]*daemonSources, len(c.daemons))
 	for _, d := range c.daemons {
@@ -230,7 +299,8 @@ func (c *Collector) refresh() {
 		if known[d.target.name] == nil {
 			continue
 		}
-		if there, err := c.opt.Root.Exists(d.target.dir); err != nil || there {
+		there, err := c.opt.Root.Exists(d.target.dir)
+		if d.target.pod == "" && (err != nil || there) {
 			now = append(now, d)
 		} else {
 			d.stop()
@@ -240,8 +310,18 @@ func (c *Collector) refresh() {
 }
 
 func (c *Collector) newDaemon(t target) *daemonSources {
-	d := &daemonSources{target: t, light: newDaemonSource(t, Light, c), monitor: newDaemonSource(t, Monitor, c)}
+	d := &daemonSources{daemon: daemon{root: c.opt.Root, target: t}}
 	d.life, d.cancel = context.WithCancel(c.life)
+	d.light, d.monitor, d.control = newLightSource(&d.daemon, c), newMonitor(&d.daemon, c), newControl(&d.daemon, c)
+	d.light.after = func(r *reading, err error) {
+		if err != nil {
+			d.monitor.fail(err)
+			d.control.fail(err)
+		} else {
+			d.monitor.start(r.refs)
+			d.control.start(r.refs)
+		}
+	}
 	return d
 }
 
@@ -249,21 +329,47 @@ func (d *daemonSources) stop() {
 	d.cancel()
 	d.light.stop()
 	d.monitor.stop()
+	d.control.stop()
+}
+
+// pod returns what is known about a pod; without a UID there is none.
+func (c *Collector) pod(uid string) pod {
+	if c.launchers == nil || uid == "" {
+		return pod{uid: uid}
+	}
+	return c.launchers.pod(uid)
 }
 
 // assemble puts together what every source has to serve now.
 func (c *Collector) assemble() *Snapshot {
-	s := &Snapshot{Time: c.opt.Now()}
-	result := func(from *source) *reading {
-		r, state := from.result(s.Time, c.opt.MaxAge)
-		s.Sources = append(s.Sources, state)
-		return r
-	}
-	processes := result(c.proc)
-	daemons := make([][2]*reading, 0, len(c.daemons))
+	s := c.blank()
+	c.data.Lock()
+	defer c.data.Unlock()
+	s.Time = c.opt.Now()
+	s.Sources = append(s.Sources[:0], c.proc.state)
 	for _, d := range c.daemons {
-		daemons = append(daemons, [2]*reading{result(d.light), result(d.monitor)})
+		s.Sources = append(s.Sources, d.light.state, d.monitor.health(), d.control.state)
+		if light := d.light.fresh(s.Time, c.opt.MaxAge); light != nil {
+			c.merger.addDaemon(light, d, c.pod(d.target.pod), s.Time)
+		}
 	}
-	s.VMs, s.Duplicates = merge(daemons, processes)
+	if processes := c.proc.fresh(s.Time, c.opt.MaxAge); processes != nil {
+		c.merger.addProcesses(processes.vms, c.pod)
+	}
+	s.VMs, s.Duplicates = c.merger.appendTo(s.VMs[:0]), c.merger.duplicates
+	c.merger.reset()
+	return s
+}
+
+// blank returns a snapshot to be filled, with memory in it if there is some.
+func (c *Collector) blank() *Snapshot {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	last := len(c.spare) - 1
+	if last < 0 {
+		return new(Snapshot)
+	}
+	s := c.spare[last]
+	c.spare = c.spare[:last]
 	return s
 }

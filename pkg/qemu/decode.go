@@ -1,43 +1,71 @@
 package qemu
 
 import (
-	"bytes"
 	"encoding/hex"
 	"fmt"
 	"slices"
-	"strconv"
 )
 
 // maxDevices bounds the virtual CPUs, interfaces and disks of one machine.
 const maxDevices = 4096
 
-// decodeStats reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an
-// array of domains, each with its name, UUID, number and parameters.
-func decodeStats(payload []byte) (reading, error) {
+// maxDomains is REMOTE_DOMAIN_LIST_MAX: libvirt itself sends no more.
+const maxDomains = 16384
+
+// maxName bounds names from outside in bytes. Those in Kubernetes have 253 at most.
+const maxName = 256
+
+// decode reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an
+// array of domains, each with its name, UUID, number and parameters. What the
+// reading held before serves as memory; after an error it holds nothing of use.
+func (r *reading) decode(payload []byte, source string) error {
 	w := walker{data: payload}
-	var r reading
-	for n := w.u32(); n > 0 && !w.failed; n-- {
-		dom := domain{vm: VM{Name: string(w.bytes()), UUID: formatUUID(w.take(16))}, nic: none, disk: none}
-		w.u32() // the number of a running domain; the UUID serves better
+	var value param
+	r.vms, r.refs, r.unused = r.vms[:0], r.refs[:0], 0
+	n := w.u32()
+	if n > maxDomains {
+		return fmt.Errorf("decode statistics of %d domains: %w", n, errBadReply)
+	}
+	for ; n > 0 && !w.failed; n-- {
+		r.vms, r.refs = another(r.vms), another(r.refs)
+		vm, ref := &r.vms[len(r.vms)-1], &r.refs[len(r.refs)-1]
+		vm.reset()
+		vm.Source = source
+		vm.Name = intern(vm.Name, w.bytes())
+		copy(ref.uuid[:], w.take(16))
+		vm.UUID = formatUUID(vm.UUID, ref.uuid)
+		ref.name, ref.number = vm.Name, w.u32()
+		dom := domain{vm: vm, nic: none, disk: none}
 		for n := w.u32(); n > 0 && !w.failed; n-- {
 			field := w.bytes()
-			value := w.param()
-			if !w.failed && !dom.set(field, value) {
+			w.param(&value)
+			if !w.failed && !dom.set(field, &value) {
 				r.unused++
 			}
 		}
-		r.vms = append(r.vms, dom.vm)
 	}
-	if w.failed || len(w.data) > 0 {
-		return reading{}, fmt.Errorf("decode domain statistics: %w", errBadReply)
+	if !w.done() {
+		return fmt.Errorf("decode domain statistics: %w", errBadReply)
 	}
-	return r, nil
+	return nil
 }
 
-func formatUUID(b []byte) string {
-	if len(b) != 16 {
-		return ""
+// reset empties a machine but for the memory of its parts, and for its names,
+// which are likely to come again.
+func (vm *VM) reset() {
+	*vm = VM{Name: vm.Name, UUID: vm.UUID, Interfaces: vm.Interfaces[:0], VCPUs: vm.VCPUs[:0], Blocks: vm.Blocks[:0]}
+}
+
+// intern returns b as a string: old, if that is the same.
+func intern(old string, b []byte) string {
+	if old == string(b) {
+		return old
 	}
+	return string(b)
+}
+
+// formatUUID returns the usual form of a UUID: old, if that is the same.
+func formatUUID(old string, b [16]byte) string {
 	var text [36]byte
 	hex.Encode(text[0:], b[:4])
 	hex.Encode(text[9:], b[4:6])
@@ -45,39 +73,52 @@ func formatUUID(b []byte) string {
 	hex.Encode(text[19:], b[8:10])
 	hex.Encode(text[24:], b[10:])
 	text[8], text[13], text[18], text[23] = '-', '-', '-', '-'
-	return string(text[:])
+	return intern(old, text[:])
 }
 
 // domain is a machine while its parameters come in.
 type domain struct {
-	vm        VM
+	vm        *VM
 	nic, disk uint32 // numbers of the last interface and disk, or none
 }
 
 const none = maxDevices
 
 // set stores one parameter, and reports whether it has a place here.
-func (d *domain) set(field []byte, p param) bool {
-	group, rest, _ := bytes.Cut(field, []byte("."))
-	switch string(group) {
-	case "state":
-		return d.vm.setState(rest, p)
-	case "cpu":
-		return store(d.vm.CPU.field(rest), p)
-	case "balloon":
-		return d.vm.Memory.set(rest, p)
-	case "vcpu":
-		return d.vm.setVCPU(rest, p)
-	case "net":
-		return d.setInterface(rest, p)
-	case "block":
+func (d *domain) set(field []byte, p *param) bool {
+	vm := d.vm
+	// The groups with most parameters first.
+	if rest, found := cut(field, "block."); found {
 		return d.setDisk(rest, p)
+	}
+	if rest, found := cut(field, "vcpu."); found {
+		return vm.setVCPU(rest, p)
+	}
+	if rest, found := cut(field, "net."); found {
+		return d.setInterface(rest, p)
+	}
+	if rest, found := cut(field, "balloon."); found {
+		return vm.Memory.set(rest, p)
+	}
+	if rest, found := cut(field, "cpu."); found {
+		return store(vm.CPU.field(rest), p)
+	}
+	if rest, found := cut(field, "state."); found {
+		return vm.setState(rest, p)
 	}
 	return false
 }
 
+// cut is bytes.CutPrefix, which does not inline.
+func cut(field []byte, prefix string) ([]byte, bool) {
+	if len(field) < len(prefix) || string(field[:len(prefix)]) != prefix {
+		return nil, false
+	}
+	return field[len(prefix):], true
+}
+
 // store puts a number where it belongs, if anywhere.
-func store(place *Num, p param) bool {
+func store(place *Num, p *param) bool {
 	if place == nil || !p.num.Set {
 		return false
 	}
@@ -85,7 +126,7 @@ func store(place *Num, p param) bool {
 	return true
 }
 
-func (vm *VM) setState(field []byte, p param) bool {
+func (vm *VM) setState(field []byte, p *param) bool {
 	states := [...]State{StateNone, StateRunning, StateBlocked, StatePaused, StateShutdown, StateShutoff, StateCrashed, StatePMSuspended}
 	if string(field) != "state" || !p.num.Set || p.num.V >= uint64(len(states)) {
 		return false
@@ -111,7 +152,7 @@ func (c *CPU) field(name []byte) *Num {
 }
 
 // set stores a value of the balloon group, whose sizes are in KiB.
-func (m *Memory) set(name []byte, p param) bool {
+func (m *Memory) set(name []byte, p *param) bool {
 	place := m.size(name)
 	if place == nil {
 		known := store(m.event(name), p)
@@ -165,13 +206,20 @@ func (m *Memory) event(name []byte) *Num {
 
 // index splits "3.rx.bytes". Libvirt sends the devices of a group in order,
 // so the number is either the last one's or a new and larger one.
-func index(field []byte) (uint32, []byte, bool) {
-	number, rest, found := bytes.Cut(field, []byte("."))
-	n, err := strconv.ParseUint(string(number), 10, 32)
-	return uint32(n), rest, found && err == nil && n < maxDevices
+func index(field []byte) (n uint32, rest []byte, ok bool) {
+	for i, c := range field {
+		switch {
+		case c == '.':
+			return n, field[i+1:], i > 0 && n < maxDevices
+		case c < '0' || c > '9' || n >= maxDevices:
+			return 0, nil, false
+		}
+		n = 10*n + uint32(c-'0')
+	}
+	return 0, nil, false
 }
 
-func (vm *VM) setVCPU(field []byte, p param) bool {
+func (vm *VM) setVCPU(field []byte, p *param) bool {
 	switch string(field) {
 	case "current":
 		return store(&vm.Current, p)
@@ -184,8 +232,9 @@ func (vm *VM) setVCPU(field []byte, p param) bool {
 		return false
 	}
 	if last < 0 || n > vm.VCPUs[last].Index {
-		vm.VCPUs = append(vm.VCPUs, VCPU{Index: n})
+		vm.VCPUs = another(vm.VCPUs)
 		last++
+		vm.VCPUs[last] = VCPU{Index: n}
 	}
 	cpu := &vm.VCPUs[last]
 	switch string(name) {
@@ -209,10 +258,10 @@ func (vm *VM) setVCPU(field []byte, p param) bool {
 }
 
 // setInterface stores a value of the interface group. The name comes first.
-func (d *domain) setInterface(field []byte, p param) bool {
+func (d *domain) setInterface(field []byte, p *param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
-		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(string(p.str)) {
+		if !ok || d.nic != none && n <= d.nic || !d.vm.addInterface(p.str) {
 			return false
 		}
 		d.nic = n
@@ -228,11 +277,13 @@ func (d *domain) setInterface(field []byte, p param) bool {
 }
 
 // addInterface refuses a name that could not tell two interfaces apart.
-func (vm *VM) addInterface(name string) bool {
-	if name == "" || slices.ContainsFunc(vm.Interfaces, func(nic Interface) bool { return nic.Name == name }) {
+func (vm *VM) addInterface(name []byte) bool {
+	if len(name) == 0 || len(name) > maxName || slices.ContainsFunc(vm.Interfaces, func(nic Interface) bool { return nic.Name == string(name) }) {
 		return false
 	}
-	vm.Interfaces = append(vm.Interfaces, Interface{Name: name})
+	vm.Interfaces = another(vm.Interfaces)
+	nic := &vm.Interfaces[len(vm.Interfaces)-1]
+	*nic = Interface{Name: intern(nic.Name, name)}
 	return true
 }
 
@@ -259,10 +310,10 @@ func (nic *Interface) field(name []byte) *Num {
 }
 
 // setDisk stores a value of the block group. The name comes first.
-func (d *domain) setDisk(field []byte, p param) bool {
+func (d *domain) setDisk(field []byte, p *param) bool {
 	n, name, ok := index(field)
 	if string(name) == "name" {
-		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(string(p.str)) {
+		if !ok || d.disk != none && n <= d.disk || !d.vm.addDisk(p.str) {
 			return false
 		}
 		d.disk = n
@@ -278,11 +329,13 @@ func (d *domain) setDisk(field []byte, p param) bool {
 }
 
 // addDisk refuses a name that could not tell two disks apart.
-func (vm *VM) addDisk(device string) bool {
-	if device == "" || slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Device == device }) {
+func (vm *VM) addDisk(device []byte) bool {
+	if len(device) == 0 || len(device) > maxName || slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Device == string(device) }) {
 		return false
 	}
-	vm.Blocks = append(vm.Blocks, Block{Device: device})
+	vm.Blocks = another(vm.Blocks)
+	disk := &vm.Blocks[len(vm.Blocks)-1]
+	*disk = Block{Device: intern(disk.Device, device)}
 	return true
 }
 

@@ -9,6 +9,13 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 )
 
+// decodeStats decodes a reply into new memory.
+func decodeStats(payload []byte) (reading, error) {
+	var r reading
+	err := r.decode(payload, "")
+	return r, err
+}
+
 // decodeOne decodes one domain with the given parameters.
 func decodeOne(t *testing.T, params ...fakeParam) (VM, int) {
 	t.Helper()
@@ -75,14 +82,15 @@ func TestGoLibvirtReadsTheFakeAsWeDo(t *testing.T) {
 		t.Fatalf("have %d machines (%v), want %d", len(r.vms), err, len(records))
 	}
 	for i, record := range records {
-		if record.Dom.Name != r.vms[i].Name || formatUUID(record.Dom.UUID[:]) != r.vms[i].UUID {
+		if record.Dom.Name != r.vms[i].Name || formatUUID("", record.Dom.UUID) != r.vms[i].UUID {
 			t.Errorf("have %s %s, want %s %x", r.vms[i].Name, r.vms[i].UUID, record.Dom.Name, record.Dom.UUID)
 		}
-		again := domain{nic: none, disk: none}
+		again := domain{vm: new(VM), nic: none, disk: none}
 		for _, p := range record.Params {
-			again.set([]byte(p.Field), paramOf(p.Value))
+			value := paramOf(p.Value)
+			again.set([]byte(p.Field), &value)
 		}
-		if diff := cmp.Diff(again.vm, r.vms[i], cmpopts.IgnoreFields(VM{}, "Name", "UUID")); diff != "" {
+		if diff := cmp.Diff(*again.vm, r.vms[i], cmpopts.IgnoreFields(VM{}, "Name", "UUID")); diff != "" {
 			t.Errorf("%s (-go-libvirt +ours):\n%s", record.Dom.Name, diff)
 		}
 	}
@@ -140,7 +148,7 @@ func FuzzParseReply(f *testing.F) {
 		if len(head) != headerSize {
 			return
 		}
-		if size, _, err := parseHeader([headerSize]byte(head), procDomainStats, 1); err == nil && size > maxReply {
+		if size, _, err := parseHeader([headerSize]byte(head), procDomainStats, 1, maxReply); err == nil && size > maxReply {
 			t.Errorf("a payload of %d bytes", size)
 		}
 		if parseError(payload) == nil {

@@ -4,7 +4,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -87,7 +86,7 @@ func TestDialTakesAPathLongerThanAnAddress(t *testing.T) {
 	if err := os.Link(d.path, link); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := dial(t.Context(), h.root, target{socket: long + "/sock", owner: -1})
+	conn, _, err := dial(t.Context(), h.root, target{socket: long + "/sock", owner: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +99,7 @@ func TestDialSkipsASocketThatNobodyServes(t *testing.T) {
 	stale.listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.stop()
 	startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
-	conn, err := dial(t.Context(), h.root, systemTarget(h.root))
+	conn, _, err := dial(t.Context(), h.root, systemTarget(h.root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +108,7 @@ func TestDialSkipsASocketThatNobodyServes(t *testing.T) {
 
 func TestDialErrorNamesTheHostsPath(t *testing.T) {
 	h := newHost(t)
-	_, err := dial(t.Context(), h.root, target{name: "x", socket: "/run/sock", owner: -1})
+	_, _, err := dial(t.Context(), h.root, target{name: "x", socket: "/run/sock", owner: -1})
 	if err == nil || reasonOf(err) != SocketMissing || !strings.Contains(err.Error(), " /run/sock:") || strings.Contains(err.Error(), h.dir) {
 		t.Errorf("%v", err)
 	}
@@ -119,37 +118,5 @@ func TestNewRefusesABadURI(t *testing.T) {
 	h := newHost(t)
 	if _, err := New(Options{Root: h.root, URIs: []string{system, "test:///default"}}); err == nil || !strings.Contains(err.Error(), "test:///default") {
 		t.Errorf("error %v, want one that names the URI", err)
-	}
-}
-
-func TestMergeMakesOneMachineOfEach(t *testing.T) {
-	light := &reading{vms: []VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}}
-	monitor := &reading{vms: []VM{{Name: "a", UUID: "1", CPU: CPU{Time: Some(5)}}, {Name: "vanished", UUID: "3"}}}
-	twice := &reading{vms: []VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}}}
-	processes := &reading{vms: []VM{
-		{Name: "renamed", UUID: "1", Source: SourceProc, Process: &Process{PID: 1}},
-		{Name: "off", Source: SourceProc, Process: &Process{PID: 2}},
-		{Name: "b", Source: SourceProc, Process: &Process{PID: 3}},
-		{Name: "b", Source: SourceProc, Process: &Process{PID: 4}},
-	}}
-	got, duplicates := merge([][2]*reading{{light, monitor}, {twice, nil}, {nil, nil}}, processes)
-	var lines []string
-	for _, vm := range got {
-		line := strings.Join([]string{vm.Name, vm.UUID, vm.Source, string(vm.State)}, " ")
-		if vm.Process != nil {
-			line += " pid " + strconv.Itoa(vm.Process.PID)
-		}
-		if vm.CPU.Time.Set {
-			line += " cpu"
-		}
-		lines = append(lines, line)
-	}
-	want := []string{"a 1 x running pid 1 cpu", "b  proc  pid 3", "off  proc  pid 2", "off 2 x shutoff"}
-	if diff := cmp.Diff(want, lines); diff != "" || duplicates != 2 {
-		t.Errorf("%d duplicates, want 2\n%s", duplicates, diff)
-	}
-	only, _ := merge([][2]*reading{{nil, monitor}}, nil)
-	if len(only) != 2 || !only[0].CPU.Time.Set {
-		t.Errorf("the monitor class alone: %+v", only)
 	}
 }

@@ -5,15 +5,19 @@
 // cost classes, because the price differs a thousandfold:
 //
 //   - kernel: /proc, needs neither libvirt nor QEMU;
-//   - light: libvirt's state and interface groups, which cost no QMP command;
+//   - light: libvirt's state and interface groups, which cost no QMP command,
+//     for all machines in one call;
 //   - monitor: cpu, balloon, vcpu and block, which cost several per machine
-//     and hang when a QEMU hangs.
+//     and hang when a QEMU hangs, for each machine in a call of its own.
 //
 // The stages, a file each: discover (which sockets), dial and call (a bounded
-// exchange with a daemon), decode (reply to values), process (/proc to
-// values), source (one reading in flight per source and class), collect (one
+// exchange with a daemon), daemon (a connection that comes back), decode
+// (reply to values), process (/proc to values), source (one reading in flight
+// per source), monitor (machines asked a few at a time), collect (one
 // scrape), merge (one entry per machine).
 //
 // Nothing runs between scrapes. A daemon that hangs costs one goroutine and
-// one connection, and delays nobody.
+// one connection, a QEMU that hangs a slot for the length of a deadline, and
+// neither delays anybody else. All memory is used again: a scrape of the same
+// machines allocates the same few objects however many they are.
 package qemu

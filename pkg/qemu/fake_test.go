@@ -8,13 +8,20 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"sync"
 	"testing"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
 )
 
 // fakeDaemon is a libvirtd as far as this package talks to one: it takes
-// connections, authenticates, opens and answers domain statistics, group by
-// group. How it misbehaves can be changed at any time.
+// connections, authenticates, opens and answers domain statistics, of all
+// domains or of those that are named, group by group. As in libvirt, who asks
+// a hung QEMU waits for it and holds the domain's lock, and who comes after
+// gets what needs no lock. How it misbehaves can be changed at any time.
 type fakeDaemon struct {
 	t    testing.TB
 	path string
@@ -23,10 +30,16 @@ type fakeDaemon struct {
 	listener net.Listener
 	conns    map[net.Conn]bool
 	mode     mode
+	named    bool // misbehave in calls that name a domain only
 	domains  []fakeDomain
-	calls    map[uint32]int // stats calls received, by groups
-	opens    []uint32       // flags of ConnectOpen
-	release  chan struct{}  // closed when hung calls may end
+	unlisted map[string]bool          // domains that have gone when they are asked for by name
+	calls    map[uint32]int           // stats calls received, by groups
+	asked    map[string]int           // stats calls received, by the domain they name
+	held     map[string]bool          // domains whose lock is held
+	hung     map[string]chan struct{} // domains whose QEMU hangs; closed when it goes on
+	opens    []uint32                 // flags of ConnectOpen
+	release  chan struct{}            // closed when hung calls may end
+	control  fakeControl
 	wait     sync.WaitGroup
 }
 
@@ -48,12 +61,16 @@ const (
 	refuse           // answer with an error
 	nonsense         // a packet whose payload is no statistics
 	needSASL         // ask for authentication that we do not have
+	drip             // a byte of the reply at a time, none before it was waited for
+	endless          // go on after the reply
 )
 
 // fakeDomain is a domain with its parameters by group.
 type fakeDomain struct {
 	name   string
 	uuid   [16]byte
+	off    bool
+	starts uint32
 	params map[uint32][]fakeParam
 }
 
@@ -65,7 +82,7 @@ type fakeParam struct {
 // startDaemon listens on a host path below root.
 func startDaemon(t testing.TB, dir, path string) *fakeDaemon {
 	t.Helper()
-	d := &fakeDaemon{t: t, path: filepath.Join(dir, path), conns: make(map[net.Conn]bool), calls: make(map[uint32]int), release: make(chan struct{})}
+	d := &fakeDaemon{t: t, path: filepath.Join(dir, path), conns: make(map[net.Conn]bool), calls: make(map[uint32]int), asked: make(map[string]int), held: make(map[string]bool), hung: make(map[string]chan struct{}), release: make(chan struct{})}
 	if err := os.MkdirAll(filepath.Dir(d.path), 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -126,6 +143,13 @@ func (d *fakeDaemon) count(groups uint32) int {
 	return d.calls[groups]
 }
 
+// times tells how often a domain was asked for by name.
+func (d *fakeDaemon) times(name string) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.asked[name]
+}
+
 func (d *fakeDaemon) serve(conn net.Conn) {
 	defer func() { _ = conn.Close() }()
 	for {
@@ -147,14 +171,18 @@ var errHangUp = errors.New("the fake hangs up")
 
 func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) error {
 	proc := binary.BigEndian.Uint32(head[12:])
+	if isControl(proc) {
+		return d.replyControl(conn, head, proc, args)
+	}
 	d.mu.Lock()
 	mode := d.mode
-	payload, status := d.handle(proc, args)
-	d.mu.Unlock()
-
-	if proc != procDomainStats && mode != hangOpen {
+	one := proc == procDomainStats && binary.BigEndian.Uint32(args) > 0
+	if proc != procDomainStats && mode != hangOpen || d.named && !one {
 		mode = answer
 	}
+	payload, status := d.handle(proc, args, mode)
+	d.mu.Unlock()
+
 	kind, size, cut := uint32(typeReply), uint32(headerSize+len(payload)), headerSize+len(payload)
 	switch mode {
 	case hang, hangOpen:
@@ -174,15 +202,27 @@ func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) er
 		head[23]++
 	case event:
 		kind = 2
+	case endless:
+		size = maxReply
 	default: // the rest is in the payload
 	}
 	binary.BigEndian.PutUint32(head[:], size)
 	binary.BigEndian.PutUint32(head[16:], kind)
 	binary.BigEndian.PutUint32(head[24:], status)
-	if _, err := conn.Write(append(head[:], payload...)[:cut]); err != nil {
+	packet := append(head[:], payload...)[:cut]
+	if mode == drip {
+		return d.drip(conn, packet)
+	}
+	if _, err := conn.Write(packet); err != nil {
 		return err
 	}
 	switch mode {
+	case endless:
+		for {
+			if _, err := conn.Write(make([]byte, 64<<10)); err != nil {
+				return err
+			}
+		}
 	case hang, hangOpen, hangMid:
 		<-d.release
 		return errHangUp
@@ -193,8 +233,86 @@ func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) er
 	}
 }
 
+func (d *fakeDaemon) drip(conn net.Conn, packet []byte) error {
+	for i := range packet {
+		select {
+		case <-d.release:
+			return errHangUp
+		case <-time.After(10 * time.Millisecond):
+		}
+		if _, err := conn.Write(packet[i : i+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// hang stops a domain's QEMU, until the returned function is called.
+func (d *fakeDaemon) hang(name string) (resume func()) {
+	hung := make(chan struct{})
+	d.set(func(d *fakeDaemon) { d.hung[name] = hung })
+	return func() {
+		d.set(func(d *fakeDaemon) { delete(d.hung, name) })
+		close(hung)
+	}
+}
+
+// stats answers a call for domain statistics; d.mu is held, but not while
+// the call waits for a QEMU.
+func (d *fakeDaemon) stats(args []byte) []byte {
+	w := walker{data: args}
+	var names []string
+	for n := w.u32(); n > 0; n-- {
+		names = append(names, string(w.bytes()))
+		w.take(20)
+	}
+	groups := w.u32()
+	d.calls[groups]++
+	chosen := d.domains
+	if len(names) > 0 {
+		chosen = nil
+		for _, name := range names {
+			d.asked[name]++
+			if i := slices.IndexFunc(d.domains, func(dom fakeDomain) bool { return dom.name == name }); i >= 0 && !d.unlisted[name] {
+				chosen = append(chosen, d.lock(d.domains[i]))
+			}
+		}
+	}
+	return encodeStats(chosen, groups)
+}
+
+// lock waits for a domain's QEMU, unless somebody else does so already: then
+// it leaves out what only QEMU could tell.
+func (d *fakeDaemon) lock(dom fakeDomain) fakeDomain {
+	if hung := d.hung[dom.name]; hung != nil && !d.held[dom.name] {
+		d.held[dom.name] = true
+		d.mu.Unlock()
+		select {
+		case <-hung:
+		case <-d.release:
+		}
+		d.mu.Lock()
+		delete(d.held, dom.name)
+	}
+	if !d.held[dom.name] {
+		return dom
+	}
+	partial := dom
+	partial.params = make(map[uint32][]fakeParam)
+	for group, params := range dom.params {
+		for _, p := range params {
+			if !needsQEMU.MatchString(p.field) {
+				partial.params[group] = append(partial.params[group], p)
+			}
+		}
+	}
+	return partial
+}
+
+var needsQEMU = regexp.MustCompile(`^(balloon\.(rss|last-update)|vcpu\.\d+\.(halted|.*\.sum)|block\.\d+\.(rd|wr|fl)\.|iothread|vm|dirtyrate)`)
+
 // handle carries out a call; d.mu is held.
-func (d *fakeDaemon) handle(proc uint32, args []byte) (payload []byte, status uint32) {
+func (d *fakeDaemon) handle(proc uint32, args []byte, mode mode) (payload []byte, status uint32) {
 	u32 := binary.BigEndian.AppendUint32
 	switch proc {
 	case procAuthList:
@@ -204,18 +322,19 @@ func (d *fakeDaemon) handle(proc uint32, args []byte) (payload []byte, status ui
 		}
 		return u32(u32(nil, 1), kind), statusOK
 	case procConnectOpen:
+		if d.control.refuses(args) {
+			return refusal(libvirt.ErrNoConnect, "no connection driver available"), statusError
+		}
 		d.opens = append(d.opens, binary.BigEndian.Uint32(args[len(args)-4:]))
 		return nil, statusOK
 	case procDomainStats:
-		groups := binary.BigEndian.Uint32(args[4:])
-		d.calls[groups]++
-		if d.mode == nonsense {
+		if mode == nonsense {
 			return []byte{255, 255, 255, 255, 0, 0, 0, 9}, statusOK
 		}
-		if d.mode == refuse {
+		if mode == refuse {
 			return append(appendString(u32(u32(u32(nil, 38), 10), 1), "access denied by fake"), make([]byte, 16)...), statusError
 		}
-		return encodeStats(d.domains, groups), statusOK
+		return d.stats(args), statusOK
 	}
 	return appendString(u32(u32(u32(nil, 1), 7), 1), "unknown procedure"), statusError
 }
@@ -226,7 +345,11 @@ func encodeStats(domains []fakeDomain, groups uint32) []byte {
 	for _, dom := range domains {
 		out = appendString(out, dom.name)
 		out = append(out, dom.uuid[:]...)
-		out = u32(out, math.MaxUint32)
+		if dom.off {
+			out = u32(out, inactive)
+		} else {
+			out = u32(out, dom.starts)
+		}
 		var params []fakeParam
 		for bit := uint32(1); bit != 0; bit <<= 1 {
 			if groups&bit != 0 {

@@ -3,95 +3,146 @@ package qemu
 import (
 	"cmp"
 	"slices"
+	"time"
 )
 
 // identityKey is what makes a machine's series its own.
 type identityKey struct{ namespace, name, uuid string }
 
-func (vm *VM) key() identityKey { return identityKey{vm.Namespace, vm.Name, vm.UUID} }
+// place is where a process finds its machine: by UUID or domain name, but
+// never out of the pod that it runs in, or into one.
+type place struct{ pod, id string }
 
-// merge makes one entry per machine of what the classes told: daemons in
-// order of trust, each with its light and monitor reading (nil when there is
-// none to serve), and the processes. It returns how many entries it dropped
-// because another machine has the same identity.
-func merge(daemons [][2]*reading, processes *reading) ([]VM, int) {
-	var vms []VM
-	for _, classes := range daemons {
-		vms = append(vms, mergeDaemon(classes[0], classes[1])...)
-	}
-	kept, duplicates := unique(vms)
-	if processes != nil {
-		kept = addProcesses(kept, processes.vms)
-	}
-	slices.SortStableFunc(kept, func(a, b VM) int {
-		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
-	})
-	kept, more := unique(kept)
-	return kept, duplicates + more
+// entry is a machine while its parts are brought together: what each class
+// told of it, or nil.
+type entry struct {
+	key                     identityKey
+	naming                  naming
+	definition              *Definition
+	agent                   Num
+	light, monitor, process *VM
+	health                  Health
 }
 
-// mergeDaemon puts the two classes of one daemon together. The light class
-// says which machines there are, if it says anything.
-func mergeDaemon(light, monitor *reading) []VM {
-	switch {
-	case light == nil && monitor == nil:
-		return nil
-	case light == nil:
-		return slices.Clone(monitor.vms)
-	case monitor == nil:
-		return slices.Clone(light.vms)
+// merger makes one entry per machine of what the classes told. It is empty
+// between merges, and keeps its memory.
+type merger struct {
+	entries        []entry
+	seen           map[identityKey]bool
+	byUUID, byName map[place]int
+	duplicates     int // entries dropped because another machine has the same identity
+}
+
+func newMerger() *merger {
+	return &merger{seen: make(map[identityKey]bool), byUUID: make(map[place]int), byName: make(map[place]int)}
+}
+
+func (m *merger) reset() {
+	clear(m.entries)
+	clear(m.seen)
+	clear(m.byUUID)
+	clear(m.byName)
+	m.entries, m.duplicates = m.entries[:0], 0
+}
+
+// add takes in an entry, unless there is one of the same identity.
+func (m *merger) add(e entry, uuid string) {
+	e.key = identityKey{e.naming.namespace, e.naming.name, uuid}
+	if m.seen[e.key] {
+		m.duplicates++
+		return
 	}
-	vms := slices.Clone(light.vms)
-	place := make(map[string]int, len(vms))
-	for i := range vms {
-		place[vms[i].UUID] = i
+	m.seen[e.key] = true
+	m.entries = append(m.entries, e)
+}
+
+// addDaemon takes in a daemon's machines, which run in a pod; those added
+// first are trusted more. The light class says which there are, and monitor
+// and control add to them.
+func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Time) {
+	for i := range light.vms {
+		vm := &light.vms[i]
+		e := entry{light: vm}
+		e.monitor, e.health = d.monitor.numbers(&light.refs[i], now)
+		e.definition, e.agent = d.control.about(&light.refs[i])
+		e.naming = identify(vm.Name, vm.Source, e.definition, in)
+		m.add(e, vm.UUID)
 	}
-	for _, from := range monitor.vms {
-		i, found := place[from.UUID]
-		if !found {
-			continue
-		}
-		to := &vms[i]
-		to.CPU, to.VCPUs, to.Current, to.Maximum = from.CPU, from.VCPUs, from.Current, from.Maximum
-		to.Memory, to.Blocks = from.Memory, from.Blocks
-	}
-	return vms
 }
 
 // addProcesses gives each machine its process: the one with its UUID, or
 // with its name when the process has no UUID. What is left is a machine of
 // which no daemon knows.
-func addProcesses(vms, processes []VM) []VM {
-	byUUID := make(map[string]int, len(vms))
-	byName := make(map[string]int, len(vms))
-	for i := range vms {
-		byUUID[vms[i].UUID] = i
-		if vms[i].State != StateShutoff {
-			byName[vms[i].Name] = i
+func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
+	for i := range m.entries {
+		e := &m.entries[i]
+		m.byUUID[place{e.naming.pod.uid, e.light.UUID}] = i
+		if e.light.State != StateShutoff {
+			m.byName[place{e.naming.pod.uid, e.light.Name}] = i
 		}
 	}
-	for _, process := range processes {
-		i, found := byUUID[process.UUID]
+	for i := range processes {
+		process := &processes[i]
+		at, found := m.byUUID[place{process.Pod, process.UUID}]
 		if process.UUID == "" {
-			i, found = byName[process.Name]
+			at, found = m.byName[place{process.Pod, process.Name}]
 		}
-		if found && vms[i].Process == nil {
-			vms[i].Process = process.Process
+		if found && m.entries[at].process == nil {
+			m.entries[at].process = process
 		} else {
-			vms = append(vms, process)
+			m.add(entry{naming: identify(process.Name, SourceProc, nil, podOf(process.Pod)), process: process}, process.UUID)
 		}
+	}
+}
+
+// appendTo copies all machines to the end of vms, sorted by namespace, name
+// and UUID.
+func (m *merger) appendTo(vms []VM) []VM {
+	slices.SortFunc(m.entries, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(a.key.namespace, b.key.namespace), cmp.Compare(a.key.name, b.key.name), cmp.Compare(a.key.uuid, b.key.uuid))
+	})
+	for i := range m.entries {
+		vms = another(vms)
+		m.entries[i].copyTo(&vms[len(vms)-1])
 	}
 	return vms
 }
 
-// unique keeps the first machine of each identity.
-func unique(vms []VM) ([]VM, int) {
-	seen := make(map[identityKey]bool, len(vms))
-	kept := slices.DeleteFunc(slices.Clone(vms), func(vm VM) bool {
-		key := vm.key()
-		again := seen[key]
-		seen[key] = true
-		return again
-	})
-	return kept, len(vms) - len(kept)
+// copyTo copies the parts of a machine. What the machine in that place had
+// before serves as memory.
+func (e *entry) copyTo(vm *VM) {
+	none := VM{}
+	who, light, monitor := e.light, e.light, e.monitor
+	if light == nil {
+		who, light = e.process, &none
+	}
+	if monitor == nil {
+		monitor = &none
+	}
+	before := *vm
+	*vm = *monitor
+	vm.Namespace, vm.Name, vm.UUID, vm.Source = e.key.namespace, e.key.name, e.key.uuid, who.Source
+	vm.Domain, vm.Kind, vm.Pod, vm.PodName = e.naming.domain, e.naming.kind, e.naming.pod.uid, e.naming.pod.name
+	vm.Definition, vm.Agent = e.definition, e.agent
+	vm.State = light.State
+	vm.Interfaces = refill(before.Interfaces, light.Interfaces)
+	vm.VCPUs = refill(before.VCPUs, monitor.VCPUs)
+	vm.Blocks = refill(before.Blocks, monitor.Blocks)
+	vm.Process, vm.Monitor = nil, e.health
+	if e.process != nil {
+		vm.Process = e.process.Process
+	}
+}
+
+// refill puts elements into the memory of others.
+func refill[T any](memory, with []T) []T { return append(memory[:0], with...) }
+
+// another makes a slice one element longer. The new element is zero, or was
+// in use before and has memory to use again.
+func another[T any](s []T) []T {
+	if len(s) < cap(s) {
+		return s[:len(s)+1]
+	}
+	var zero T
+	return append(s, zero)
 }

@@ -13,9 +13,11 @@ const (
 	Kernel  Class = "kernel"
 	Light   Class = "light"
 	Monitor Class = "monitor"
+	Control Class = "control" // of libvirt: events, and the XML that they change
 )
 
-// Snapshot is what one collection saw.
+// Snapshot is what one collection saw. Its memory belongs to the collector,
+// which fills it again once everybody who got it has called Release.
 type Snapshot struct {
 	Time    time.Time // when it was put together
 	Sources []SourceState
@@ -23,6 +25,17 @@ type Snapshot struct {
 	// Duplicates counts machines left out because another one has the same
 	// namespace, name and UUID.
 	Duplicates int
+
+	flight *flight // that made it; nil when it is nobody else's
+}
+
+// Release gives the memory back. Whoever forgets it costs the collector an
+// allocation; whoever reads on, or calls it again, finds nothing.
+func (s *Snapshot) Release() {
+	if f := s.flight; f != nil {
+		*s = Snapshot{Time: s.Time}
+		f.release()
+	}
 }
 
 // SourceState is the health of one cost class of one source.
@@ -42,7 +55,14 @@ type SourceState struct {
 // Up reports whether the source's last reading succeeded.
 func (s SourceState) Up() bool { return s.Reason == Ready }
 
-// Reason says in one word how a source is.
+// Health is how one machine's monitor class is.
+type Health struct {
+	Reason      Reason    // empty: no daemon is asked about it
+	LastSuccess time.Time // when it last told everything; zero: never
+	Abandoned   uint64    // calls given up at their deadline
+}
+
+// Reason says in one word how a source is, or a machine.
 type Reason string
 
 // The reasons.
@@ -58,4 +78,6 @@ const (
 	BadReply         Reason = "BadReply"
 	CallRefused      Reason = "CallRefused" // the daemon answered with an error
 	Failed           Reason = "Failed"
+	Busy             Reason = "Busy"        // the machine is; libvirt told what it could
+	TooManyHung      Reason = "TooManyHung" // not asked, because too many others hang
 )

@@ -10,42 +10,59 @@ import (
 // failed and returns zeros.
 type walker struct {
 	data   []byte
+	off    int // what is before has been read
 	failed bool
 }
 
+// done reports whether all has been read, and nothing past the end.
+func (w *walker) done() bool { return !w.failed && w.off == len(w.data) }
+
+func (w *walker) fail() {
+	w.failed, w.off = true, len(w.data)
+}
+
+// take reads n bytes; the result is part of the packet.
 func (w *walker) take(n int) []byte {
-	if n < 0 || n > len(w.data) {
-		w.failed, w.data = true, nil
+	if n < 0 || n > len(w.data)-w.off {
+		w.fail()
 		return nil
 	}
-	taken := w.data[:n]
-	w.data = w.data[n:]
+	taken := w.data[w.off : w.off+n]
+	w.off += n
 	return taken
 }
 
 func (w *walker) u32() uint32 {
-	if b := w.take(4); b != nil {
-		return binary.BigEndian.Uint32(b)
+	if len(w.data)-w.off < 4 {
+		w.fail()
+		return 0
 	}
-	return 0
+	v := binary.BigEndian.Uint32(w.data[w.off:])
+	w.off += 4
+	return v
 }
 
 func (w *walker) u64() uint64 {
-	if b := w.take(8); b != nil {
-		return binary.BigEndian.Uint64(b)
+	if len(w.data)-w.off < 8 {
+		w.fail()
+		return 0
 	}
-	return 0
+	v := binary.BigEndian.Uint64(w.data[w.off:])
+	w.off += 8
+	return v
 }
 
-// bytes reads a string or variable opaque; the result is part of the packet.
+// bytes reads a string or variable opaque, padded to four bytes; the result
+// is part of the packet.
 func (w *walker) bytes() []byte {
-	n := w.u32()
-	if uint64(n) > uint64(len(w.data)) {
-		w.take(-1)
+	n := int(w.u32())
+	padded := (n + 3) &^ 3
+	if padded > len(w.data)-w.off {
+		w.fail()
 		return nil
 	}
-	b := w.take(int(n))
-	w.take(-int(n) & 3)
+	b := w.data[w.off : w.off+n]
+	w.off += padded
 	return b
 }
 
@@ -56,9 +73,11 @@ type param struct {
 }
 
 // param reads the value of a typed parameter.
-func (w *walker) param() param {
-	var p param
+func (w *walker) param(p *param) {
+	p.num, p.str = Num{}, nil
 	switch kind := w.u32(); kind {
+	case libvirtUllong: // nearly all are
+		p.num = Some(w.u64())
 	case libvirtInt, libvirtBoolean:
 		if v := int32(w.u32()); v >= 0 {
 			p.num = Some(uint64(v))
@@ -69,16 +88,13 @@ func (w *walker) param() param {
 		if v := int64(w.u64()); v >= 0 {
 			p.num = Some(uint64(v))
 		}
-	case libvirtUllong:
-		p.num = Some(w.u64())
 	case libvirtDouble:
 		w.u64()
 	case libvirtString:
 		p.str = w.bytes()
 	default:
-		w.take(-1)
+		w.fail()
 	}
-	return p
 }
 
 // The types of a virTypedParameter.

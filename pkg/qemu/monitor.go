@@ -1,0 +1,413 @@
+package qemu
+
+import (
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/digitalocean/go-libvirt"
+)
+
+// maxHung bounds the machines of one daemon whose QEMU hangs. The call that
+// found it out keeps one of libvirt's workers (20, unless configured) until
+// that QEMU answers, whatever becomes of our connection: when more hang, as
+// they do when storage fails, no other machine is asked, so that the daemon
+// goes on serving everybody else.
+const maxHung = 8
+
+// monitor reads what only QEMU can tell, for all machines of one daemon. Each
+// machine is asked in a call of its own: one that hangs costs nobody else
+// anything but a slot, and a late call's slot is given to another. Calls are
+// spread over a few connections, each with one call in flight, because libvirt
+// stops reading a connection that has five.
+type monitor struct {
+	daemon *daemon
+	groups libvirt.DomainStatsTypes
+	now    func() time.Time
+	log    *slog.Logger
+	limit  time.Duration // for one call
+	wait   time.Duration // for one round, by all collections together
+	maxAge time.Duration
+	slots  int // calls at a time
+	begin  func(func()) bool
+
+	mu     *sync.Mutex // of the collector, for all that follows
+	closed bool
+	guests map[[16]byte]*guest
+	lists  uint64 // lists of machines seen
+	queue  []*guest
+	head   int // of the queue: what is before has been taken
+	idle   []*call
+	busy   int // calls on their way, but for those that are late
+	late   int
+	hung   int    // machines with timeouts
+	round  *round // the last one begun
+	state  SourceState
+}
+
+// guest is one machine as the monitor class knows it.
+type guest struct {
+	ref         domainRef
+	seen        uint64 // number of the last list that had it
+	round       *round // nil while nothing is asked of it
+	last, spare reading
+	read        time.Time // when last was read
+	health      Health
+	timeouts    int // in a row
+	notBefore   time.Time
+}
+
+// round is what one collection asked for.
+type round struct {
+	begun time.Time
+	left  int
+	done  chan struct{} // closed when all have answered
+}
+
+// call is a slot: a connection, and the call on it.
+type call struct {
+	line
+	guest *guest
+	ref   domainRef   // of the guest when the call began
+	since time.Time   // by the system's clock, as watch is
+	watch *time.Timer // goes off when the call is late
+	late  bool
+	work  func()
+}
+
+func newMonitor(d *daemon, c *Collector) *monitor {
+	return &monitor{
+		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
+		groups: libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsBlock,
+		slots:  c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
+		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
+	}
+}
+
+// start begins a round for the machines that the light class has just listed,
+// but for those that are being asked already and those in quarantine.
+func (m *monitor) start(refs []domainRef) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.closed {
+		return
+	}
+	now := m.now()
+	m.update(refs)
+	m.queue = slices.Delete(m.queue, 0, m.head)
+	m.head = 0
+	queued := len(m.queue)
+	for _, ref := range refs {
+		g := m.guests[ref.uuid]
+		if g.round == nil && !now.Before(g.notBefore) {
+			m.queue = append(m.queue, g)
+			g.round = m.roundAt(now)
+			g.round.left++
+		}
+	}
+	// The one that waited longest comes first: when a budget is too short for
+	// all of them, they take turns.
+	slices.SortStableFunc(m.queue[queued:], func(a, b *guest) int { return a.health.LastSuccess.Compare(b.health.LastSuccess) })
+	m.state.LastSuccess = time.Time{}
+	if len(refs) == 0 {
+		m.turn(nil)
+		m.state.LastSuccess = now
+	}
+	m.staff()
+}
+
+// update brings the table of machines up to date.
+func (m *monitor) update(refs []domainRef) {
+	m.lists++
+	m.hung = 0
+	for _, ref := range refs {
+		g := m.guests[ref.uuid]
+		if g == nil {
+			g = &guest{health: Health{Reason: Pending}}
+			m.guests[ref.uuid] = g
+		} else if g.ref.number != ref.number {
+			// Another QEMU: what is known was the one's before.
+			g.forget()
+			g.health, g.timeouts, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, time.Time{}
+		}
+		g.ref, g.seen = ref, m.lists
+	}
+	for uuid, g := range m.guests {
+		if g.seen != m.lists && g.round == nil {
+			delete(m.guests, uuid)
+		} else if g.timeouts > 0 {
+			m.hung++
+		}
+	}
+}
+
+// roundAt returns the round that a machine joins: the last one, unless that
+// has ended or is late.
+func (m *monitor) roundAt(now time.Time) *round {
+	if m.round == nil || m.round.left == 0 || now.Sub(m.round.begun) >= m.wait {
+		m.round = &round{begun: now, done: make(chan struct{})}
+	}
+	return m.round
+}
+
+// pending returns a channel that is closed when the last round has ended; nil
+// means that there is nothing to wait for, or that it is late already.
+func (m *monitor) pending() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.round == nil || m.round.left == 0 || m.now().Sub(m.round.begun) >= m.wait {
+		return nil
+	}
+	return m.round.done
+}
+
+// staff gives what is queued to calls, as many as may be on their way.
+func (m *monitor) staff() {
+	for n := len(m.queue) - m.head; n > 0 && m.busy < m.slots && m.busy+m.late < 2*m.slots; n-- {
+		c := m.slot()
+		if !m.begin(c.work) {
+			m.idle = append(m.idle, c)
+			return
+		}
+		m.busy++
+	}
+}
+
+// slot returns a connection that carries no call.
+func (m *monitor) slot() *call {
+	if last := len(m.idle) - 1; last >= 0 {
+		c := m.idle[last]
+		m.idle = m.idle[:last]
+		return c
+	}
+	c := &call{line: line{daemon: m.daemon}}
+	c.work = func() { m.work(c) }
+	c.watch = time.AfterFunc(time.Hour, func() { m.overdue(c) })
+	c.watch.Stop()
+	return c
+}
+
+// patience is how long a call may take before its slot goes to another.
+func (m *monitor) patience() time.Duration { return m.wait / 4 }
+
+// overdue gives the slot of a late call to another.
+func (m *monitor) overdue(c *call) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if c.guest == nil || c.late || time.Since(c.since) < m.patience() {
+		return
+	}
+	c.late = true
+	m.busy--
+	m.late++
+	m.staff()
+}
+
+// work makes calls until nothing is queued.
+func (m *monitor) work(c *call) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for m.busy <= m.slots && m.next(c) {
+		m.mu.Unlock()
+		err := m.ask(c)
+		m.mu.Lock()
+		if c.late {
+			c.late = false
+			m.late--
+			m.busy++
+		}
+		m.finish(c, err)
+		c.guest = nil
+	}
+	m.busy--
+	if m.closed || len(m.idle) >= m.slots {
+		c.close()
+		return
+	}
+	m.idle = append(m.idle, c)
+}
+
+// next gives the first of the queue that may be asked to a call.
+func (m *monitor) next(c *call) bool {
+	for !m.closed && m.head < len(m.queue) {
+		g := m.queue[m.head]
+		m.head++
+		if m.hung >= maxHung && g.timeouts == 0 {
+			g.health.Reason = TooManyHung
+			g.leave()
+			continue
+		}
+		c.guest, c.ref, c.since = g, g.ref, time.Now()
+		return true
+	}
+	return false
+}
+
+// ask makes one call. Its guest's spare reading is nobody else's meanwhile.
+func (m *monitor) ask(c *call) error {
+	c.watch.Reset(m.patience())
+	defer c.watch.Stop()
+	payload, err := c.stats(m.groups, &c.ref, c.since.Add(m.limit))
+	if err != nil {
+		return err
+	}
+	return c.guest.spare.decode(payload, m.daemon.target.name)
+}
+
+// finish stores what a call brought.
+func (m *monitor) finish(c *call, err error) {
+	g := c.guest
+	if m.daemon.life.Err() == nil {
+		if g.ref.number == c.ref.number {
+			m.store(g, err)
+		}
+		if reasonOf(err) != CallTimeout {
+			m.turn(err)
+		}
+	}
+	g.leave()
+}
+
+// leave ends a machine's part in its round.
+func (g *guest) leave() {
+	if g.round.left--; g.round.left == 0 {
+		close(g.round.done)
+	}
+	g.round = nil
+}
+
+// store takes over what a machine's own call brought.
+func (m *monitor) store(g *guest, err error) {
+	now := m.now()
+	hung := g.timeouts > 0
+	switch {
+	case err == nil && len(g.spare.vms) == 0: // it has gone meanwhile
+		g.forget()
+		return
+	case err == nil && !interrupted(&g.spare):
+		g.last, g.spare = g.spare, g.last
+		g.read, g.timeouts, g.notBefore = now, 0, time.Time{}
+		g.health.Reason, g.health.LastSuccess = Ready, now
+	case err == nil && !hung:
+		// Busy with something else: the reading before bridges that while it
+		// is young.
+		if now.Sub(g.health.LastSuccess) <= m.maxAge {
+			g.spare.carry(&g.last)
+		}
+		g.last, g.spare = g.spare, g.last
+		g.read, g.health.Reason = now, Busy
+	case err == nil:
+		g.last, g.spare = g.spare, g.last
+		g.read = now
+		g.timeouts++
+		g.notBefore = now.Add(quarantine(g.timeouts, m.limit))
+	case reasonOf(err) == CallTimeout:
+		g.forget()
+		g.health.Reason = CallTimeout
+		g.health.Abandoned++
+		m.state.Abandoned++
+		g.timeouts++
+		g.notBefore = now.Add(quarantine(g.timeouts, m.limit))
+	default:
+		g.forget()
+		g.health.Reason = reasonOf(err)
+	}
+	switch {
+	case g.timeouts > 0 && !hung:
+		m.hung++
+		m.log.Warn("QEMU does not answer", "source", m.state.Source, "vm", clip(g.ref.name), "after", m.limit.String())
+	case g.timeouts == 0 && hung:
+		m.hung--
+		m.log.Info("QEMU answers again", "source", m.state.Source, "vm", clip(g.ref.name))
+	}
+}
+
+// forget drops a machine's numbers, not their memory.
+func (g *guest) forget() { g.last.vms, g.last.unused = g.last.vms[:0], 0 }
+
+// interrupted reports whether libvirt left out what needs the machine's job
+// lock, although the machine runs: then it tells virtual CPUs, but no memory.
+func interrupted(r *reading) bool {
+	return r.refs[0].number != inactive && !r.vms[0].Memory.Resident.Set
+}
+
+// carry completes an interrupted reading from the one before.
+func (r *reading) carry(before *reading) {
+	if len(before.vms) == 0 {
+		return
+	}
+	now, old := &r.vms[0], &before.vms[0]
+	now.Memory = old.Memory
+	now.Blocks, old.Blocks = old.Blocks, now.Blocks
+}
+
+// fail says that nothing was asked, because the light class failed.
+func (m *monitor) fail(err error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.turn(err)
+	if m.state.Reason != CallTimeout {
+		m.state.LastSuccess = time.Time{}
+		for _, g := range m.guests {
+			g.forget()
+		}
+	}
+}
+
+// turn takes over how the daemon is, as the last call found it.
+func (m *monitor) turn(err error) {
+	before := m.state.Reason
+	m.state.Reason, m.state.Message = reasonOf(err), ""
+	if err != nil {
+		m.state.Message = err.Error()
+	}
+	m.state.report(m.log, before)
+}
+
+// health returns the state of the class: of its call that failed, or of its
+// machines together. It is as old as the oldest number that it serves.
+// m.mu is held.
+func (m *monitor) health() SourceState {
+	s := m.state
+	s.Unused = 0
+	hung := false
+	for _, g := range m.guests {
+		s.Unused += g.last.unused
+		if g.seen != m.lists {
+			continue
+		}
+		hung = hung || g.timeouts > 0
+		if at := g.health.LastSuccess; g.health.Reason == Ready && (s.LastSuccess.IsZero() || at.Before(s.LastSuccess)) {
+			s.LastSuccess = at
+		}
+	}
+	if s.Reason == Ready && s.LastSuccess.IsZero() && hung {
+		s.Reason, s.Message = CallTimeout, "no QEMU answers"
+	}
+	return s
+}
+
+// numbers returns what is known of a machine, or nil, and how it is. m.mu is
+// held.
+func (m *monitor) numbers(ref *domainRef, now time.Time) (*VM, Health) {
+	g := m.guests[ref.uuid]
+	if g == nil {
+		return nil, Health{}
+	}
+	if len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge {
+		return nil, g.health
+	}
+	return &g.last.vms[0], g.health
+}
+
+// stop makes the end known. Calls on their way end with the daemon's life.
+func (m *monitor) stop() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.closed = true
+	for _, c := range m.idle {
+		c.close()
+	}
+	m.idle = nil
+}
