@@ -44,11 +44,12 @@ func benchmarkEncode(b *testing.B, format expfmt.Format, count int) {
 	var w writer
 	protobuf := format.FormatType() == expfmt.TypeProtoDelim
 	w.reset(protobuf)
-	appendSnapshot(&w, snapshot) // the memory is there from then on
+	chosen := Selection{}.compile()
+	appendSnapshot(&w, snapshot, chosen) // the memory is there from then on
 	b.ReportAllocs()
 	for b.Loop() {
 		w.reset(protobuf)
-		appendSnapshot(&w, snapshot)
+		appendSnapshot(&w, snapshot, chosen)
 	}
 	b.ReportMetric(float64(w.series), "series")
 	b.ReportMetric(float64(len(w.buf)), "bytes")
@@ -92,7 +93,7 @@ func BenchmarkCompress(b *testing.B) {
 	for format, protobuf := range map[string]bool{"text": false, "protobuf": true} {
 		var w writer
 		w.reset(protobuf)
-		appendSnapshot(&w, &qemu.Snapshot{VMs: fleet(200)})
+		appendSnapshot(&w, &qemu.Snapshot{VMs: fleet(200)}, Selection{}.compile())
 		for name, zip := range map[string]compressor{
 			"gzip": zips.of("gzip").Get().(compressor), "zstd": zips.of("zstd").Get().(compressor), "gzip of the standard library": standard,
 		} {
@@ -128,10 +129,10 @@ func BenchmarkLabels(b *testing.B) {
 
 // TestEncodingAllocatesNothing once the memory is there.
 func TestEncodingAllocatesNothing(t *testing.T) {
-	snapshot := &qemu.Snapshot{VMs: fleet(20)}
+	snapshot, chosen := &qemu.Snapshot{VMs: fleet(20)}, Selection{Limits: Limits{PerVM: 80, All: 1500}}.compile()
 	for _, protobuf := range []bool{false, true} {
 		var w writer
-		encode := func() { w.reset(protobuf); appendSnapshot(&w, snapshot) }
+		encode := func() { w.reset(protobuf); appendSnapshot(&w, snapshot, chosen) }
 		encode()
 		if allocs := testing.AllocsPerRun(5, encode); allocs > 0 {
 			t.Errorf("protobuf %v: %v allocations a page", protobuf, allocs)

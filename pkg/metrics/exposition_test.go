@@ -79,7 +79,7 @@ func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 
 func encode(vms ...qemu.VM) string {
 	var w writer
-	appendSnapshot(&w, &qemu.Snapshot{VMs: vms})
+	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, Selection{}.compile())
 	return string(w.buf)
 }
 

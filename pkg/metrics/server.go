@@ -60,6 +60,9 @@ const (
 type Server struct {
 	opt      Options
 	vms      atomic.Pointer[VMs]
+	selected atomic.Pointer[selected]
+	cutVM    atomic.Uint64 // series left out, by the limit
+	cutPage  atomic.Uint64
 	registry *prometheus.Registry
 	landing  *template.Template
 	scrapes  chan struct{}
@@ -82,6 +85,7 @@ func NewServer(opt Options) *Server {
 	}
 	s.writers.New = func() any { return new(writer) }
 	s.zips.init()
+	s.Select(Selection{})
 	return s
 }
 
@@ -94,6 +98,10 @@ func (s *Server) SetVMs(vms VMs) {
 	}
 	s.vms.Store(&vms)
 }
+
+// Select replaces what is served about virtual machines: at first, the
+// standard groups without a limit.
+func (s *Server) Select(selection Selection) { s.selected.Store(selection.compile()) }
 
 // Handler serves /metrics, /healthz, /readyz, /report and a landing page.
 func (s *Server) Handler() http.Handler {

@@ -297,7 +297,7 @@ func TestConcurrentScrapes(t *testing.T) {
 	for range 20 {
 		scrapers.Go(func() {
 			for range 5 {
-				if response, body := get(t, s, "/metrics"); response.Code == 200 && !strings.HasSuffix(body, "\nvirtnode_scrape_vm_duplicates 0\n") {
+				if response, body := get(t, s, "/metrics"); response.Code == 200 && !strings.HasSuffix(body, "\nvirtnode_scrape_series_cut_total{limit=\"page\"} 0\n") {
 					t.Error("a page is cut or mixed up")
 				}
 				s.SetVMs(&fixed{VMs: []qemu.VM{{Name: "swap"}}})
