@@ -29,6 +29,7 @@ var soleImporters = []struct {
 	{"github.com/digitalocean/go-libvirt", []string{"pkg/qemu"}, "its calls know no deadline: only pkg/qemu knows how to bound them"},
 	{"github.com/prometheus/client_golang", []string{"pkg/metrics"}, "too slow for VMs: it serves the agent's own metrics only"},
 	{"github.com/klauspost/compress", []string{"pkg/metrics"}, "pages are compressed at half the cost of the standard library's, in one place"},
+	{"github.com/prometheus/exporter-toolkit", []string{"pkg/metrics"}, "TLS and authentication as in every exporter, in one place"},
 	{"github.com/vishvananda/netlink", []string{"pkg/hostnet"}, "dumps can be interrupted: one retrying wrapper"},
 	{"github.com/cilium/ebpf", []string{"internal/bpf"}, "programs are probed and optional in one place"},
 	{"github.com/jaypipes/ghw", []string{"pkg/kvmcheck"}, "it reads past hostfs and may panic: one guarded caller"},
@@ -48,6 +49,7 @@ var layers = map[string][]string{
 	"internal/agent":     {},
 	"internal/config":    {},
 	"internal/uevent":    {},
+	"internal/node":      {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"internal/hostfs"},
 	"pkg/kvmcheck":       {"internal/hostfs", "pkg/sriov"},
@@ -56,7 +58,7 @@ var layers = map[string][]string{
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
 	"cmd/nodeagent": {
-		"internal/agent", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"internal/agent", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/uevent",
 		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},
 }

@@ -65,7 +65,10 @@ func (c *Config) fill() {
 			}
 		}
 	}
-	orEmpty(&c.Telemetry.LibvirtURIs)
+	orEmpty(&c.Telemetry.LibvirtURIs, &c.Telemetry.KVMStats, &c.Telemetry.Compat)
+	if c.Telemetry.Groups == nil {
+		c.Telemetry.Groups = map[string]bool{}
+	}
 	if c.Readiness.Profiles == nil {
 		c.Readiness.Profiles = map[string]Profile{}
 	}

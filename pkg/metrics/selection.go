@@ -25,24 +25,32 @@ func Groups() (all, standard []string) {
 	return all, standard
 }
 
-// Reads lists the groups whose values are needed: those that are served, and
-// those that the families of other exporters are made of.
-func (s Selection) Reads() []string {
-	var names []string
-	for _, g := range s.groups() {
-		names = append(names, g.name)
+// Reads says of every group whether its values are needed: because it is
+// served, or because another exporter's families are made of it.
+func (s Selection) Reads() map[string]bool {
+	reads := make(map[string]bool)
+	for _, g := range vmGroups {
+		reads[g.name] = s.on(g)
 	}
-	for _, c := range s.dialects() {
-		names = append(names, c.needs...)
+	for _, d := range s.dialects() {
+		for _, need := range d.needs {
+			reads[need] = true
+		}
 	}
-	slices.Sort(names)
-	return slices.Compact(names)
+	return reads
+}
+
+func (s Selection) on(g group) bool {
+	if chosen, named := s.Groups[g.name]; named {
+		return chosen
+	}
+	return g.standard
 }
 
 func (s Selection) groups() []group {
 	var on []group
 	for _, g := range vmGroups {
-		if chosen, named := s.Groups[g.name]; named && chosen || !named && g.standard {
+		if s.on(g) {
 			on = append(on, g)
 		}
 	}

@@ -27,6 +27,9 @@ type VMs interface {
 	Collect(ctx context.Context) *qemu.Snapshot
 }
 
+// Access judges a request: 200, or the status to refuse it with and why.
+type Access func(r *http.Request) (status int, why string)
+
 // Options says what a [Server] tells besides virtual machines. A function
 // that is nil has nothing to tell.
 type Options struct {
@@ -61,6 +64,7 @@ type Server struct {
 	opt      Options
 	vms      atomic.Pointer[VMs]
 	selected atomic.Pointer[selected]
+	access   atomic.Pointer[Access]
 	cutVM    atomic.Uint64 // series left out, by the limit
 	cutPage  atomic.Uint64
 	registry *prometheus.Registry
@@ -103,20 +107,47 @@ func (s *Server) SetVMs(vms VMs) {
 // standard groups without a limit.
 func (s *Server) Select(selection Selection) { s.selected.Store(selection.compile()) }
 
+// SetAccess replaces who judges requests for pages other than /healthz and
+// /readyz; nil lets everybody read them.
+func (s *Server) SetAccess(access Access) {
+	if access == nil {
+		s.access.Store(nil)
+		return
+	}
+	s.access.Store(&access)
+}
+
 // Handler serves /metrics, /healthz, /readyz, /report and a landing page.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	mux.HandleFunc("GET /metrics", s.guarded(s.serveMetrics))
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	mux.HandleFunc("GET /readyz", s.serveReady)
-	mux.HandleFunc("GET /report", s.serveReport)
-	mux.HandleFunc("GET /{$}", s.serveLanding)
+	mux.HandleFunc("GET /report", s.guarded(s.serveReport))
+	mux.HandleFunc("GET /{$}", s.guarded(s.serveLanding))
 	return mux
 }
 
+// guarded asks who may see a page before it is made.
+func (s *Server) guarded(page http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if access := s.access.Load(); access != nil {
+			if status, why := (*access)(r); status != http.StatusOK {
+				if status == http.StatusUnauthorized {
+					w.Header().Set("WWW-Authenticate", "Bearer")
+				}
+				http.Error(w, why, status)
+				return
+			}
+		}
+		page(w, r)
+	}
+}
+
 // Serve answers on listener until ctx is done, and then lets the answers on
-// their way finish. The listener is closed in any case.
-func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+// their way finish. The listener is closed in any case. A web configuration
+// file, if one is named, adds TLS and authentication; see [CheckWebConfig].
+func (s *Server) Serve(ctx context.Context, listener net.Listener, webConfig string) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,
@@ -126,10 +157,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- serveHTTP(server, listener, webConfig, s.opt.Log) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve HTTP: %w", err)
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), ignoreClosed(listener.Close()))
 	case <-ctx.Done():
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
