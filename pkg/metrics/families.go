@@ -30,11 +30,17 @@ type group struct {
 var vmGroups = [...]group{
 	{"info", true, infoFamilies[:]},
 	{"state", true, stateFamilies[:]},
+	{"health", true, healthFamilies[:]},
 	{"cpu", true, cpuFamilies[:]},
 	{"vcpu", true, vcpuFamilies[:]},
 	{"memory", true, memoryFamilies[:]},
 	{"network", true, networkFamilies[:]},
 	{"block", true, blockFamilies[:]},
+	{"iothread", true, iothreadFamilies[:]},
+	{"kvm", true, kvmFamilies[:]},
+	{"perf", true, perfFamilies[:]},
+	{"bandwidth", true, bandwidthFamilies[:]},
+	{"dirtyrate", false, dirtyRateFamilies[:]},
 	{"thread", true, threadFamilies[:]},
 	{"process", true, processFamilies[:]},
 }

@@ -1,6 +1,11 @@
 package metrics
 
-import "github.com/virtnode/nodeagent/pkg/qemu"
+import (
+	"strconv"
+	"strings"
+
+	"github.com/virtnode/nodeagent/pkg/qemu"
+)
 
 // cpuFamilies are the CPU time of a whole machine, as libvirt reads it.
 var cpuFamilies = [...]family[qemu.VM]{
@@ -23,6 +28,15 @@ var cpuFamilies = [...]family[qemu.VM]{
 	{
 		"virtnode_vm_cpu_haltpoll_failure_seconds_total", counter, nanoseconds, "", fromMonitor, "Time KVM polled for a halted virtual CPU in vain.",
 		func(w *writer, vm *qemu.VM) { w.put(vm.CPU.HaltPollFailure) },
+	},
+	{
+		"virtnode_vm_cpu_cache_occupancy_bytes", gauge, plain, "monitor bank", fromMonitor, "Part of a last-level cache that monitored virtual CPUs fill (resctrl).",
+		func(w *writer, vm *qemu.VM) {
+			for i := range vm.Caches {
+				c := &vm.Caches[i]
+				w.putLabels(c.Bytes, "monitor", c.Monitor, "bank", decimal(c.Bank))
+			}
+		},
 	},
 }
 
@@ -161,6 +175,24 @@ var blockFamilies = [...]family[qemu.VM]{
 		"virtnode_vm_block_physical_bytes", gauge, plain, "device", fromMonitor, "Size of the file or device that holds the disk's image.",
 		disks(func(disk *qemu.Block) qemu.Num { return disk.Physical }),
 	},
+	{
+		"virtnode_vm_block_threshold_bytes", gauge, plain, "device", fromMonitor, "Offset in the image at which libvirt tells its clients to make room, if one has asked for that.",
+		disks(func(disk *qemu.Block) qemu.Num { return disk.Threshold }),
+	},
+	{
+		"virtnode_vm_block_latency_minimum_seconds", gauge, nanoseconds, "device operation interval", fromMonitor, "Shortest time that a request took in the last interval (in seconds), if the disk's XML asks for intervals.",
+		latencies(func(s *qemu.Spread) qemu.Num { return s.Minimum }),
+	},
+	{
+		"virtnode_vm_block_latency_maximum_seconds", gauge, nanoseconds, "device operation interval", fromMonitor, "Longest time that a request took in the last interval.",
+		latencies(func(s *qemu.Spread) qemu.Num { return s.Maximum }),
+	},
+	{
+		"virtnode_vm_block_latency_average_seconds", gauge, nanoseconds, "device operation interval", fromMonitor, "Time that a request took on average in the last interval.",
+		latencies(func(s *qemu.Spread) qemu.Num { return s.Average }),
+	},
+	{"virtnode_vm_block_queue_depth_average", gauge, nanoseconds, "device operation interval", fromMonitor, "Requests that were on their way on average in the last interval.", emitQueueDepth},
+	{"virtnode_vm_block_requests_by_latency_total", counter, plain, "device operation le", fromMonitor, "Requests that took at most so many seconds, if the disk's XML asks for a latency histogram; for histogram_quantile().", emitBlockBins},
 }
 
 func vcpus(value func(*qemu.VCPU) qemu.Num) func(*writer, *qemu.VM) {
@@ -184,3 +216,158 @@ func emitVCPUState(w *writer, vm *qemu.VM) {
 		w.putIndexState("vcpu", vm.VCPUs[i].Index, "state", string(vm.VCPUs[i].State))
 	}
 }
+
+// spreads calls each with what requests took in an interval, by operation.
+func spreads(vm *qemu.VM, each func(b *qemu.BlockTime, operation string, s *qemu.Spread)) {
+	for i := range vm.BlockTimes {
+		b := &vm.BlockTimes[i]
+		each(b, "read", &b.Read)
+		each(b, "write", &b.Write)
+		each(b, "flush", &b.Flush)
+	}
+}
+
+func latencies(value func(*qemu.Spread) qemu.Num) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		spreads(vm, func(b *qemu.BlockTime, operation string, s *qemu.Spread) {
+			w.putLabels(value(s), "device", b.Device, "operation", operation, "interval", decimal(b.Interval))
+		})
+	}
+}
+
+func emitQueueDepth(w *writer, vm *qemu.VM) {
+	for i := range vm.BlockTimes {
+		b := &vm.BlockTimes[i]
+		w.putLabels(b.ReadDepth, "device", b.Device, "operation", "read", "interval", decimal(b.Interval))
+		w.putLabels(b.WriteDepth, "device", b.Device, "operation", "write", "interval", decimal(b.Interval))
+	}
+}
+
+// emitBlockBins makes the bins cumulative. One ends where the next begins,
+// and the last of a histogram nowhere.
+func emitBlockBins(w *writer, vm *qemu.VM) {
+	var sum uint64
+	var text [24]byte
+	for i := range vm.BlockBins {
+		bin := &vm.BlockBins[i]
+		if bin.Start == 0 {
+			sum = 0
+		}
+		sum += bin.Count.V
+		le := []byte("+Inf")
+		if i+1 < len(vm.BlockBins) && vm.BlockBins[i+1].Start > bin.Start {
+			le = appendDecimal(text[:0], vm.BlockBins[i+1].Start, 9)
+		}
+		w.putLabels(qemu.Some(sum), "device", bin.Device, "operation", bin.Operation, "le", string(le))
+	}
+}
+
+// iothreadFamilies are how I/O threads poll.
+var iothreadFamilies = [...]family[qemu.VM]{
+	{
+		"virtnode_vm_iothread_poll_maximum_seconds", gauge, nanoseconds, "iothread", fromMonitor, "How long an I/O thread may poll for requests before it sleeps; 0 is no polling.",
+		iothreads(func(t *qemu.IOThread) qemu.Num { return t.PollMaximum }),
+	},
+	{
+		"virtnode_vm_iothread_poll_grow_ratio", gauge, plain, "iothread", fromMonitor, "Factor by which the polling time grows; 0 leaves it to QEMU.",
+		iothreads(func(t *qemu.IOThread) qemu.Num { return t.PollGrow }),
+	},
+	{
+		"virtnode_vm_iothread_poll_shrink_ratio", gauge, plain, "iothread", fromMonitor, "Divisor by which the polling time shrinks; 0 leaves it to QEMU.",
+		iothreads(func(t *qemu.IOThread) qemu.Num { return t.PollShrink }),
+	},
+}
+
+func iothreads(value func(*qemu.IOThread) qemu.Num) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		for i := range vm.IOThreads {
+			w.putIndex("iothread", vm.IOThreads[i].ID, value(&vm.IOThreads[i]))
+		}
+	}
+}
+
+// kvmFamilies are what KVM counts, under KVM's names, which differ from one
+// processor to another.
+var kvmFamilies = [...]family[qemu.VM]{
+	{"virtnode_vm_kvm_events_total", counter, plain, "stat", fromMonitor, "Events that KVM counted for the whole machine.", kvmStats(qemu.KVMSum, false)},
+	{"virtnode_vm_kvm_seconds_total", counter, nanoseconds, "stat", fromMonitor, "Time that KVM measured for the whole machine.", kvmStats(qemu.KVMSum, true)},
+	{"virtnode_vm_kvm_value", gauge, plain, "stat", fromMonitor, "What KVM has for the whole machine now, such as mapped pages by size.", kvmStats(qemu.KVMCurrent, false)},
+	{"virtnode_vm_kvm_peak", gauge, plain, "stat", fromMonitor, "The most that KVM has had for the whole machine.", kvmStats(qemu.KVMPeak, false)},
+	{"virtnode_vm_vcpu_kvm_events_total", counter, plain, "vcpu stat", fromMonitor, "Events that KVM counted for a virtual CPU, such as exits from the guest by reason.", vcpuKVMStats(qemu.KVMSum, false)},
+	{"virtnode_vm_vcpu_kvm_seconds_total", counter, nanoseconds, "vcpu stat", fromMonitor, "Time that KVM measured for a virtual CPU.", vcpuKVMStats(qemu.KVMSum, true)},
+	{"virtnode_vm_vcpu_kvm_value", gauge, plain, "vcpu stat", fromMonitor, "What KVM has for a virtual CPU now.", vcpuKVMStats(qemu.KVMCurrent, false)},
+	{"virtnode_vm_vcpu_kvm_peak", gauge, plain, "vcpu stat", fromMonitor, "The most that KVM has had for a virtual CPU.", vcpuKVMStats(qemu.KVMPeak, false)},
+}
+
+func kvmStats(of qemu.KVMType, inSeconds bool) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		for i := range vm.KVM {
+			if name, ok := kvmName(&vm.KVM[i], of, inSeconds); ok {
+				w.putLabel("stat", name, vm.KVM[i].Value)
+			}
+		}
+	}
+}
+
+func vcpuKVMStats(of qemu.KVMType, inSeconds bool) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		for i := range vm.VCPUKVM {
+			if name, ok := kvmName(&vm.VCPUKVM[i], of, inSeconds); ok {
+				w.putLabels(vm.VCPUKVM[i].Value, "vcpu", decimal(vm.VCPUKVM[i].VCPU), "stat", name)
+			}
+		}
+	}
+}
+
+// kvmName returns the name of a statistic if it is of a type and unit. Sums
+// whose name ends in _ns are times.
+func kvmName(stat *qemu.KVMStat, of qemu.KVMType, inSeconds bool) (string, bool) {
+	name, isTime := strings.CutSuffix(stat.Name, "_ns")
+	isTime = isTime && of == qemu.KVMSum
+	if !isTime {
+		name = stat.Name
+	}
+	return name, stat.Type == of && isTime == inSeconds
+}
+
+// dirtyRateFamilies are how fast the guest writes to memory, as somebody else
+// had it measured.
+var dirtyRateFamilies = [...]family[qemu.VM]{
+	{
+		"virtnode_vm_dirty_rate_state", gauge, plain, "state", fromMonitor, "How the last measurement of the dirty rate is. Always 1. The agent starts none.",
+		func(w *writer, vm *qemu.VM) { w.putState("state", string(vm.DirtyRate.State)) },
+	},
+	{
+		"virtnode_vm_dirty_rate_bytes_per_second", gauge, plain, "", fromMonitor, "How fast the guest wrote to memory when that was last measured.",
+		func(w *writer, vm *qemu.VM) {
+			if vm.DirtyRate.State == qemu.DirtyRateMeasured {
+				w.put(vm.DirtyRate.Rate)
+			}
+		},
+	},
+}
+
+// healthFamilies are how a machine's monitor class is.
+var healthFamilies = [...]family[qemu.VM]{
+	{
+		"virtnode_vm_monitor_state", gauge, plain, "reason", fromAgent, "How asking the machine's QEMU went, in one word: Ready, or what is wrong. Always 1.",
+		func(w *writer, vm *qemu.VM) { w.putState("reason", string(vm.Monitor.Reason)) },
+	},
+	{
+		"virtnode_vm_monitor_last_success_timestamp_seconds", gauge, nanoseconds, "", fromAgent, "When the machine's QEMU last told everything.",
+		func(w *writer, vm *qemu.VM) { w.put(unixTime(vm.Monitor.LastSuccess)) },
+	},
+	{
+		"virtnode_vm_monitor_age_seconds", gauge, nanoseconds, "", fromAgent, "How old the numbers of the machine's QEMU were when they were served.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Monitor.Age) },
+	},
+	{
+		"virtnode_vm_monitor_calls_abandoned_total", counter, plain, "", fromAgent, "Calls about the machine's QEMU that were given up at their deadline.",
+		func(w *writer, vm *qemu.VM) {
+			w.put(qemu.Num{V: vm.Monitor.Abandoned, Set: vm.Monitor.Reason != ""})
+		},
+	},
+}
+
+// decimal is a number as a label's value.
+func decimal[N uint32 | uint64](n N) string { return strconv.FormatUint(uint64(n), 10) }

@@ -241,12 +241,13 @@ func BenchmarkMerge(b *testing.B) {
 			for i, ref := range light.refs {
 				monitor.guests[ref.uuid] = &guest{last: reading{vms: light.vms[i : i+1]}}
 			}
+			from := &daemonSources{monitor: monitor, control: &control{}}
 			m := newMerger()
 			var vms []VM
 			b.ReportAllocs()
 			used := cpuTime(b)
 			for b.Loop() {
-				m.addDaemon(&light, monitor, time.Time{})
+				m.addDaemon(&light, from, pod{}, time.Time{})
 				vms = m.appendTo(vms[:0])
 				m.reset()
 			}

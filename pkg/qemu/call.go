@@ -34,6 +34,9 @@ const (
 	headerSize = 28
 	// maxReply is VIR_NET_MESSAGE_MAX: libvirt itself sends nothing larger.
 	maxReply = 32 << 20
+	// maxDomainReply is for one domain, of which libvirt sends 4096 parameters
+	// at most.
+	maxDomainReply = 1 << 20
 )
 
 var (
@@ -121,10 +124,11 @@ func chooseAuth(offered []byte) (uint32, error) {
 // if none is named. NOWAIT leaves out what would wait for a domain that is
 // busy with something else. The reply is valid until the next call.
 func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadline time.Time) ([]byte, error) {
-	args := c.begin()
+	args, limit := c.begin(), c.limit
 	if of == nil {
 		args = binary.BigEndian.AppendUint32(args, 0)
 	} else {
+		limit = min(limit, maxDomainReply)
 		args = binary.BigEndian.AppendUint32(args, 1)
 		args = appendString(args, of.name)
 		args = append(args, of.uuid[:]...)
@@ -132,7 +136,7 @@ func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadl
 	}
 	args = binary.BigEndian.AppendUint32(args, uint32(groups))
 	args = binary.BigEndian.AppendUint32(args, uint32(libvirt.ConnectGetAllDomainsStatsNowait))
-	reply, err := c.exchange(procDomainStats, args, deadline)
+	reply, err := c.exchange(procDomainStats, args, limit, deadline)
 	if err != nil {
 		return nil, fmt.Errorf("get domain statistics: %w", err)
 	}
@@ -142,14 +146,14 @@ func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadl
 // call makes one call and returns the payload of its reply. After any error
 // but a *callError the connection is of no more use.
 func (c *connection) call(proc uint32, args []byte, deadline time.Time) ([]byte, error) {
-	return c.exchange(proc, append(c.begin(), args...), deadline)
+	return c.exchange(proc, append(c.begin(), args...), c.limit, deadline)
 }
 
 // begin returns the request's memory with room for the header.
 func (c *connection) begin() []byte { return append(c.request[:0], make([]byte, headerSize)...) }
 
 // exchange sends a request, whose header it fills in, and waits for the reply.
-func (c *connection) exchange(proc uint32, request []byte, deadline time.Time) ([]byte, error) {
+func (c *connection) exchange(proc uint32, request []byte, limit uint32, deadline time.Time) ([]byte, error) {
 	c.request = request
 	c.serial++
 	for i, word := range [...]uint32{uint32(len(request)), program, programVersion, proc, typeCall, c.serial, statusOK} {
@@ -164,7 +168,7 @@ func (c *connection) exchange(proc uint32, request []byte, deadline time.Time) (
 	if err := c.fill(headerSize); err != nil {
 		return nil, err
 	}
-	size, status, err := parseHeader([headerSize]byte(c.packet), proc, c.serial, c.limit)
+	size, status, err := parseHeader([headerSize]byte(c.packet), proc, c.serial, limit)
 	if err != nil {
 		return nil, err
 	}

@@ -29,6 +29,12 @@ type Options struct {
 	MaxAge      time.Duration // a late reading is served while younger: 1 min
 
 	MonitorCalls int // calls at a time to one daemon's QEMUs: 4
+	// Groups switches groups of statistics on and off; see groups.go. One that
+	// is not named is as it is by default. State is always on.
+	Groups map[string]bool
+	// KVMStats names the statistics of KVM to keep, of virtual CPUs and of
+	// whole machines; nil means a few that are worth it.
+	KVMStats []string
 
 	Now func() time.Time // time.Now; ages and quarantine go by it
 }
@@ -111,6 +117,9 @@ func New(opt Options) (*Collector, error) {
 		if *setting.value == 0 {
 			*setting.value = setting.unset
 		}
+	}
+	if opt.KVMStats == nil {
+		opt.KVMStats = standardKVMStats[:]
 	}
 	if opt.MonitorCalls <= 0 {
 		opt.MonitorCalls = 4

@@ -14,8 +14,8 @@ import (
 )
 
 const (
-	lightGroups   = uint32(libvirt.DomainStatsState | libvirt.DomainStatsInterface)
-	monitorGroups = uint32(libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsBlock)
+	lightGroups   = uint32(libvirt.DomainStatsState | libvirt.DomainStatsInterface | libvirt.DomainStatsPerf | libvirt.DomainStatsMemory)
+	monitorGroups = uint32(libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsBlock | libvirt.DomainStatsIothread | libvirt.DomainStatsVm)
 )
 
 // clock is a time that a test moves.
@@ -71,12 +71,71 @@ func uuidOf(n byte) ([16]byte, string) {
 func domainNamed(name string, n byte) fakeDomain {
 	id, _ := uuidOf(n)
 	return fakeDomain{name: name, uuid: id, params: map[uint32][]fakeParam{
-		uint32(libvirt.DomainStatsState):     {{"state.state", int32(1)}, {"state.reason", int32(1)}},
-		uint32(libvirt.DomainStatsCPUTotal):  {{"cpu.time", uint64(12_345_678_901)}, {"cpu.user", uint64(2)}, {"cpu.system", uint64(3)}},
-		uint32(libvirt.DomainStatsBalloon):   {{"balloon.current", uint64(32768)}, {"balloon.maximum", uint64(65536)}, {"balloon.last-update", uint64(0)}, {"balloon.rss", uint64(1024)}},
-		uint32(libvirt.DomainStatsVCPU):      {{"vcpu.current", uint32(1)}, {"vcpu.maximum", uint32(4)}, {"vcpu.0.state", int32(1)}, {"vcpu.0.time", uint64(7)}, {"vcpu.0.wait", uint64(0)}, {"vcpu.0.halted", false}, {"vcpu.3.delay", uint64(9)}, {"vcpu.3.halt_exits.sum", uint64(1)}},
+		uint32(libvirt.DomainStatsState): {{"state.state", int32(1)}, {"state.reason", int32(5)}},
+		uint32(libvirt.DomainStatsCPUTotal): {
+			{"cpu.time", uint64(12_345_678_901)},
+			{"cpu.user", uint64(2)},
+			{"cpu.system", uint64(3)},
+			{"cpu.cache.monitor.count", uint32(1)},
+			{"cpu.cache.monitor.0.name", "vcpus_0-3"},
+			{"cpu.cache.monitor.0.vcpus", "0-3"},
+			{"cpu.cache.monitor.0.bank.count", uint32(2)},
+			{"cpu.cache.monitor.0.bank.0.id", uint32(0)},
+			{"cpu.cache.monitor.0.bank.0.bytes", uint32(21)},
+			{"cpu.cache.monitor.0.bank.1.id", uint32(4)},
+			{"cpu.cache.monitor.0.bank.1.bytes", uint32(22)},
+		},
+		uint32(libvirt.DomainStatsBalloon): {{"balloon.current", uint64(32768)}, {"balloon.maximum", uint64(65536)}, {"balloon.last-update", uint64(0)}, {"balloon.rss", uint64(1024)}},
+		uint32(libvirt.DomainStatsVCPU): {
+			{"vcpu.current", uint32(1)},
+			{"vcpu.maximum", uint32(4)},
+			{"vcpu.0.state", int32(1)},
+			{"vcpu.0.time", uint64(7)},
+			{"vcpu.0.wait", uint64(0)},
+			{"vcpu.0.halted", false},
+			{"vcpu.3.delay", uint64(9)},
+			{"vcpu.3.halt_exits.sum", uint64(1)},
+			{"vcpu.3.guest_mode.cur", false},
+			{"vcpu.3.frobnicated", uint64(1)},
+		},
 		uint32(libvirt.DomainStatsInterface): {{"net.count", uint32(1)}, {"net.0.name", "tap0"}, {"net.0.rx.bytes", uint64(10)}, {"net.0.tx.drop", uint64(11)}},
-		uint32(libvirt.DomainStatsBlock):     {{"block.count", uint32(1)}, {"block.0.name", "vda"}, {"block.0.path", "/a.img"}, {"block.0.rd.reqs", uint64(1)}, {"block.0.fl.times", uint64(5)}, {"block.0.capacity", uint64(512)}, {"block.0.wr.reqs", int64(-1)}},
+		uint32(libvirt.DomainStatsBlock): {
+			{"block.count", uint32(1)},
+			{"block.0.name", "vda"},
+			{"block.0.path", "/a.img"},
+			{"block.0.rd.reqs", uint64(1)},
+			{"block.0.fl.times", uint64(5)},
+			{"block.0.capacity", uint64(512)},
+			{"block.0.wr.reqs", int64(-1)},
+			{"block.0.threshold", uint64(400)},
+			{"block.0.timed_group.count", uint64(1)},
+			{"block.0.timed_group.0.interval", uint64(60)},
+			{"block.0.timed_group.0.rd_latency_min", uint64(31)},
+			{"block.0.timed_group.0.wr_latency_max", uint64(32)},
+			{"block.0.timed_group.0.flush_latency_avg", uint64(33)},
+			{"block.0.timed_group.0.rd_queue_depth_avg", 0.25},
+			{"block.0.latency_histogram.read.bin.count", uint64(2)},
+			{"block.0.latency_histogram.read.bin.0.start", uint64(0)},
+			{"block.0.latency_histogram.read.bin.0.value", uint64(41)},
+			{"block.0.latency_histogram.read.bin.1.start", uint64(1000)},
+			{"block.0.latency_histogram.read.bin.1.value", uint64(42)},
+			{"block.0.latency_histogram.flush.bin.count", uint64(1)},
+			{"block.0.latency_histogram.flush.bin.0.start", uint64(0)},
+			{"block.0.latency_histogram.flush.bin.0.value", uint64(43)},
+		},
+		uint32(libvirt.DomainStatsPerf):     {{"perf.instructions", uint64(51)}, {"perf.cpu_clock", uint64(52)}},
+		uint32(libvirt.DomainStatsIothread): {{"iothread.count", uint32(1)}, {"iothread.2.poll-max-ns", uint64(32768)}, {"iothread.2.poll-grow", uint32(0)}, {"iothread.2.poll-shrink", uint32(4)}},
+		uint32(libvirt.DomainStatsMemory): {
+			{"memory.bandwidth.monitor.count", uint32(1)},
+			{"memory.bandwidth.monitor.0.name", "vcpus_0"},
+			{"memory.bandwidth.monitor.0.vcpus", "0"},
+			{"memory.bandwidth.monitor.0.node.count", uint32(1)},
+			{"memory.bandwidth.monitor.0.node.0.id", uint32(1)},
+			{"memory.bandwidth.monitor.0.node.0.bytes.total", uint64(62)},
+			{"memory.bandwidth.monitor.0.node.0.bytes.local", uint64(61)},
+		},
+		uint32(libvirt.DomainStatsDirtyrate): {{"dirtyrate.calc_status", int32(2)}, {"dirtyrate.calc_start_time", int64(9)}, {"dirtyrate.calc_period", int32(1)}, {"dirtyrate.megabytes_per_second", int64(3)}, {"dirtyrate.calc_mode", "page-sampling"}},
+		uint32(libvirt.DomainStatsVm):        {{"vm.pages_4k.cur", uint64(71)}, {"vm.remote_tlb_flush.sum", uint64(72)}, {"vm.max_mmu_rmap_size.max", uint64(73)}},
 	}}
 }
 
@@ -84,16 +143,25 @@ func domainNamed(name string, n byte) fakeDomain {
 func vmNamed(name string, n byte, source string, at time.Time) VM {
 	_, uuid := uuidOf(n)
 	vm := VM{
-		Name: name, UUID: uuid, Source: source, Domain: name, Kind: KindLibvirt, State: StateRunning, Monitor: Health{Reason: Ready, LastSuccess: at},
+		Name: name, UUID: uuid, Source: source, Domain: name, Kind: KindLibvirt, State: StateRunning, StateReason: "unpaused", Monitor: Health{Reason: Ready, LastSuccess: at, Age: Some(0)},
 		CPU:     CPU{Time: Some(12_345_678_901), User: Some(2), System: Some(3)},
+		Caches:  []Cache{{Monitor: "vcpus_0-3", Bytes: Some(21)}, {Monitor: "vcpus_0-3", Bank: 4, Bytes: Some(22)}},
 		Current: Some(1), Maximum: Some(4),
 		VCPUs:      []VCPU{{State: VCPURunning, Time: Some(7), Wait: Some(0), Halted: Some(0)}, {Index: 3, Delay: Some(9)}},
+		VCPUKVM:    []KVMStat{{VCPU: 3, Name: "halt_exits", Value: Some(1)}},
 		Memory:     Memory{Current: Some(32 << 20), Maximum: Some(64 << 20), LastUpdate: Num{}, Resident: Some(1 << 20)},
 		Interfaces: []Interface{{Name: "tap0"}},
-		Blocks:     []Block{{Device: "vda", Capacity: Some(512)}},
+		Blocks:     []Block{{Device: "vda", Capacity: Some(512), Threshold: Some(400)}},
+		BlockTimes: []BlockTime{{Device: "vda", Interval: 60, ReadDepth: Some(250_000_000)}},
+		BlockBins:  []BlockBin{{"vda", "read", 0, Some(41)}, {"vda", "read", 1000, Some(42)}, {"vda", "flush", 0, Some(43)}},
+		Perf:       []Perf{{"instructions", Some(51)}, {"cpu_clock", Some(52)}},
+		IOThreads:  []IOThread{{ID: 2, PollMaximum: Some(32768), PollGrow: Some(0), PollShrink: Some(4)}},
+		Bandwidth:  []Bandwidth{{Monitor: "vcpus_0", Node: 1, Local: Some(61), Total: Some(62)}},
+		KVM:        []KVMStat{{Name: "pages_4k", Type: KVMCurrent, Value: Some(71)}, {Name: "remote_tlb_flush", Value: Some(72)}},
 	}
 	vm.Interfaces[0].Receive.Bytes, vm.Interfaces[0].Transmit.Drops = Some(10), Some(11)
 	vm.Blocks[0].Read.Requests, vm.Blocks[0].Flush.Time = Some(1), Some(5)
+	vm.BlockTimes[0].Read.Minimum, vm.BlockTimes[0].Write.Maximum, vm.BlockTimes[0].Flush.Average = Some(31), Some(32), Some(33)
 	return vm
 }
 
@@ -128,8 +196,8 @@ func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
 	}
 	want := []SourceState{
 		{Source: SourceProc, Class: Kernel, Reason: Ready, LastSuccess: now.Now()},
-		{Source: system, Class: Light, Reason: Ready, LastSuccess: now.Now(), Unused: 2},
-		{Source: system, Class: Monitor, Reason: Ready, LastSuccess: now.Now(), Unused: 6},
+		{Source: system, Class: Light, Reason: Ready, LastSuccess: now.Now()},
+		{Source: system, Class: Monitor, Reason: Ready, LastSuccess: now.Now(), Unused: 4},
 		{Source: system, Class: Control, Reason: Ready, LastSuccess: now.Now()},
 	}
 	if diff := cmp.Diff(want, got.Sources); diff != "" {

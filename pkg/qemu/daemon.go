@@ -54,16 +54,19 @@ func (l *line) ask(groups libvirt.DomainStatsTypes, of *domainRef, deadline time
 // connect opens the daemon. One of the system refuses to serve a session, and
 // the other way round: then the other is asked for.
 func (l *line) connect(deadline time.Time) error {
+	if l.conn != nil {
+		return nil
+	}
 	d := l.daemon
 	ctx, cancel := context.WithDeadline(d.life, deadline)
 	defer cancel()
-	for i := 0; l.conn == nil; i++ {
+	for i := 0; ; i++ {
 		conn, drivers, err := dial(ctx, d.root, d.target)
 		if err != nil {
 			return err
 		}
 		if l.conn, err = open(d.life, conn, drivers[i], d.target.limit(), deadline); err == nil {
-			break
+			return nil
 		}
 		err = errors.Join(err, conn.Close())
 		var refused *callError
@@ -71,7 +74,6 @@ func (l *line) connect(deadline time.Time) error {
 			return err
 		}
 	}
-	return nil
 }
 
 func (l *line) close() {

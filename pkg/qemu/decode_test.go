@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"errors"
 	"net"
 	"testing"
 
@@ -11,7 +12,7 @@ import (
 
 // decodeStats decodes a reply into new memory.
 func decodeStats(payload []byte) (reading, error) {
-	var r reading
+	r := reading{names: internTable(standardKVMStats[:])}
 	err := r.decode(payload, "")
 	return r, err
 }
@@ -85,7 +86,7 @@ func TestGoLibvirtReadsTheFakeAsWeDo(t *testing.T) {
 		if record.Dom.Name != r.vms[i].Name || formatUUID("", record.Dom.UUID) != r.vms[i].UUID {
 			t.Errorf("have %s %s, want %s %x", r.vms[i].Name, r.vms[i].UUID, record.Dom.Name, record.Dom.UUID)
 		}
-		again := domain{vm: new(VM), nic: none, disk: none}
+		again := domain{vm: new(VM), nic: none, disk: none, names: r.names}
 		for _, p := range record.Params {
 			value := paramOf(p.Value)
 			again.set([]byte(p.Field), &value)
@@ -111,6 +112,8 @@ func paramOf(value libvirt.TypedParamValue) param {
 		return param{num: Num{V: uint64(v), Set: v >= 0}}
 	case uint64:
 		return param{num: Some(v)}
+	case float64:
+		return param{num: Some(uint64(v * 1e9)), real: true}
 	case string:
 		return param{str: []byte(v)}
 	}
@@ -118,7 +121,7 @@ func paramOf(value libvirt.TypedParamValue) param {
 }
 
 func FuzzDecodeStats(f *testing.F) {
-	f.Add(encodeStats([]fakeDomain{domainNamed("web", 2), domainNamed("db", 1)}, lightGroups|monitorGroups))
+	f.Add(encodeStats([]fakeDomain{domainNamed("web", 2), domainNamed("db", 1)}, ^uint32(0)))
 	f.Add(encodeStats(nil, 1))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := decodeStats(data)
@@ -126,20 +129,48 @@ func FuzzDecodeStats(f *testing.F) {
 			return
 		}
 		for _, vm := range r.vms {
-			names := make(map[string]bool)
-			for _, nic := range vm.Interfaces {
-				if nic.Name == "" || names[nic.Name] {
-					t.Errorf("interface %q", nic.Name)
-				}
-				names[nic.Name] = true
-			}
+			checkDistinct(t, "interface", vm.Interfaces, func(nic Interface) any { return nic.Name })
+			checkDistinct(t, "disk", vm.Blocks, func(disk Block) any { return disk.Device })
+			checkDistinct(t, "interval", vm.BlockTimes, func(b BlockTime) any { return [2]any{b.Device, b.Interval} })
+			checkDistinct(t, "bin", vm.BlockBins, func(b BlockBin) any { return [3]any{b.Device, b.Operation, b.Start} })
+			checkDistinct(t, "I/O thread", vm.IOThreads, func(th IOThread) any { return th.ID })
+			checkDistinct(t, "statistic", vm.KVM, func(s KVMStat) any { return [2]any{s.Name, s.Type} })
+			checkDistinct(t, "virtual CPU's statistic", vm.VCPUKVM, func(s KVMStat) any { return [3]any{s.VCPU, s.Name, s.Type} })
+			checkDistinct(t, "counter", vm.Perf, func(p Perf) any { return p.Name })
+			checkDistinct(t, "node", vm.Bandwidth, func(b Bandwidth) any { return [2]any{b.Monitor, b.Node} })
+			checkDistinct(t, "bank", vm.Caches, func(c Cache) any { return [2]any{c.Monitor, c.Bank} })
 			for i := 1; i < len(vm.VCPUs); i++ {
 				if vm.VCPUs[i].Index <= vm.VCPUs[i-1].Index {
 					t.Error("virtual CPUs are out of order")
 				}
 			}
 		}
+		// The memory of a reading must not show in the next.
+		var again reading
+		if err := errors.Join(r.decode(data, ""), again.decode(data, "")); err != nil {
+			t.Fatal(err)
+		}
+		again.names = r.names
+		if err := again.decode(data, ""); err != nil || !cmp.Equal(r.vms, again.vms, cmpopts.EquateEmpty()) {
+			t.Errorf("decoded again: %v\n%s", err, cmp.Diff(r.vms, again.vms, cmpopts.EquateEmpty()))
+		}
 	})
+}
+
+// checkDistinct makes sure that no two things would have the same labels.
+func checkDistinct[T any](t *testing.T, what string, things []T, key func(T) any) {
+	t.Helper()
+	seen := make(map[any]bool)
+	for _, thing := range things {
+		k := key(thing)
+		if what == "interface" && k == "" {
+			t.Error("an interface without a name")
+		}
+		if seen[k] {
+			t.Errorf("two of %s %v", what, k)
+		}
+		seen[k] = true
+	}
 }
 
 func FuzzParseReply(f *testing.F) {

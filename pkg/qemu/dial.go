@@ -115,7 +115,12 @@ func errnoOf(err error) error {
 // connection goes to the very socket that was looked at, and who answers must
 // be of the pod. A socket of another one, handed in, or of the host is refused.
 func dialPod(ctx context.Context, root *hostfs.Root, t target) (net.Conn, []string, error) {
-	socket, err := openPodSocket(root, t)
+	volume, err := root.OpenBeneath(t.dir, append([]string{t.pod}, launcherVolume[:]...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, err := openPodSocket(volume)
+	_ = volume.Close()
 	if err != nil {
 		return nil, nil, err
 	}

@@ -101,7 +101,7 @@ func decodeEvent(proc uint32, payload []byte) (domainEvent, error) {
 // definition asks for the XML of a domain, and reads it.
 func (c *connection) definition(domain *domainRef, deadline time.Time) (*Definition, error) {
 	args := domain.append(c.begin())
-	reply, err := c.exchange(procDomainXML, binary.BigEndian.AppendUint32(args, 0), deadline)
+	reply, err := c.exchange(procDomainXML, binary.BigEndian.AppendUint32(args, 0), min(c.limit, maxXML), deadline)
 	if err != nil {
 		return nil, fmt.Errorf("get domain XML: %w", err)
 	}

@@ -203,7 +203,9 @@ func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) er
 	case event:
 		kind = 2
 	case endless:
-		size = maxReply
+		if size = maxReply; one {
+			size = maxDomainReply
+		}
 	default: // the rest is in the payload
 	}
 	binary.BigEndian.PutUint32(head[:], size)

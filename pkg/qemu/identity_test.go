@@ -165,7 +165,7 @@ func TestAPodDescribesItsOwnMachineOnly(t *testing.T) {
 				vms []VM
 				in  pod
 			}{{tt.host, pod{}}, {tt.a, a}, {tt.b, b}} {
-				light, daemon := told(d.vms)
+				light, daemon := classes(d.vms)
 				m.addDaemon(light, daemon, d.in, time.Time{})
 			}
 			m.addProcesses(tt.processes, named)

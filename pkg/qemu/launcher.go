@@ -24,7 +24,7 @@ const (
 	launcherRescan = time.Minute
 	launcherBlind  = 10 * time.Second
 	// launcherSettle is the time between two looks, however much changes.
-	launcherSettle = 200 * time.Millisecond
+	launcherSettle = 500 * time.Millisecond
 )
 
 // launcherVolume is where the kubelet keeps a virt-launcher pod's
@@ -185,6 +185,7 @@ func (s *launcherScan) sockets() []string {
 		s.complete = false
 		return nil
 	}
+	defer func() { _ = dir.Close() }()
 	s.place(dir)
 	names, err := s.root.ReadDir(s.dir)
 	if err != nil {
@@ -192,46 +193,47 @@ func (s *launcherScan) sockets() []string {
 		return nil
 	}
 	names = slices.DeleteFunc(names, func(name string) bool { return !isPodUID(name) })
-	return slices.DeleteFunc(names[:min(len(names), maxLaunchers)], func(uid string) bool { return !s.hasSocket(uid) })
+	return slices.DeleteFunc(names[:min(len(names), maxLaunchers)], func(uid string) bool { return !s.hasSocket(dir, uid) })
 }
 
 // hasSocket reports whether a pod has a libvirt socket, or something else in
-// the place of one, which will be refused for all to see. It watches the deepest directory on the way there.
-func (s *launcherScan) hasSocket(uid string) bool {
-	way := append([]string{uid}, launcherVolume[:]...)
-	for depth := len(way); depth > 0; depth-- {
-		dir, err := s.root.OpenBeneath(s.dir, way[:depth]...)
+// the place of one, which will be refused for all to see. It watches the
+// deepest directory on the way there.
+func (s *launcherScan) hasSocket(pods *os.File, uid string) bool {
+	at, err := hostfs.OpenAt(pods, uid)
+	if err != nil {
+		return false
+	}
+	defer func() { _ = at.Close() }()
+	for _, name := range launcherVolume {
+		next, err := hostfs.OpenAt(at, name)
 		if err != nil {
-			continue
-		}
-		s.place(dir)
-		if depth < len(way) {
+			s.place(at)
 			return false
 		}
-		socket, err := openPodSocket(s.root, target{dir: s.dir, pod: uid})
-		if err == nil {
-			_ = socket.Close()
-		}
-		return !errors.Is(err, fs.ErrNotExist)
+		_ = at.Close()
+		at = next
 	}
-	return false
+	s.place(at)
+	socket, err := openPodSocket(at)
+	if err == nil {
+		_ = socket.Close()
+	}
+	return !errors.Is(err, fs.ErrNotExist)
 }
 
-// openPodSocket returns a handle of the socket of a pod's daemon.
-func openPodSocket(root *hostfs.Root, t target) (file *os.File, err error) {
+// openPodSocket returns a handle of the socket in a pod's volume.
+func openPodSocket(volume *os.File) (file *os.File, err error) {
 	for _, name := range launcherSockets {
-		way := append(append([]string{t.pod}, launcherVolume[:]...), name)
-		file, err = root.OpenBeneath(t.dir, way...)
-		if !errors.Is(err, fs.ErrNotExist) {
+		if file, err = hostfs.OpenAt(volume, name); !errors.Is(err, fs.ErrNotExist) {
 			break
 		}
 	}
 	return file, err
 }
 
-// place watches a directory, and closes its handle.
+// place watches a directory.
 func (s *launcherScan) place(dir *os.File) {
-	defer func() { _ = dir.Close() }()
 	if s.announce == nil {
 		return
 	}

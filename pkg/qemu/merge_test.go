@@ -9,9 +9,9 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-// told is a reading of the light class, and a monitor class that knows the
+// classes is a reading of the light class, and a monitor class that knows the
 // CPU time of some of its machines.
-func told(vms []VM, monitored ...string) (*reading, *daemonSources) {
+func classes(vms []VM, monitored ...string) (*reading, *daemonSources) {
 	r, m := &reading{vms: vms}, &monitor{guests: make(map[[16]byte]*guest), maxAge: time.Minute}
 	for i, vm := range vms {
 		id, _ := uuidOf(byte(i))
@@ -37,9 +37,9 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 	m := newMerger()
 	var vms []VM
 	for range 3 { // the memory of the one before must not show
-		light, daemon := told([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
+		light, daemon := classes([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
 		m.addDaemon(light, daemon, pod{}, time.Time{})
-		light, daemon = told([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
+		light, daemon = classes([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
 		m.addDaemon(light, daemon, pod{}, time.Time{})
 		m.addProcesses(processes, noPod)
 		vms = m.appendTo(vms[:0])
@@ -63,7 +63,7 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 }
 
 func TestNumbersPastTheirAgeAreLeftOut(t *testing.T) {
-	light, daemon := told([]VM{{Name: "a"}}, "a")
+	light, daemon := classes([]VM{{Name: "a"}}, "a")
 	for age, want := range map[time.Duration]bool{time.Minute: true, time.Minute + 1: false} {
 		m := newMerger()
 		m.addDaemon(light, daemon, pod{}, time.Time{}.Add(age))

@@ -24,6 +24,7 @@ const maxHung = 8
 type monitor struct {
 	daemon *daemon
 	groups libvirt.DomainStatsTypes
+	names  map[string]string // statistics of KVM that are wanted
 	now    func() time.Time
 	log    *slog.Logger
 	limit  time.Duration // for one call
@@ -56,6 +57,8 @@ type guest struct {
 	health      Health
 	timeouts    int // in a row
 	notBefore   time.Time
+	silent      libvirt.DomainStatsTypes // seldom groups that told nothing
+	reconsider  time.Time                // when they are asked for again
 }
 
 // round is what one collection asked for.
@@ -69,7 +72,8 @@ type round struct {
 type call struct {
 	line
 	guest *guest
-	ref   domainRef   // of the guest when the call began
+	ref   domainRef // of the guest when the call began
+	bits  libvirt.DomainStatsTypes
 	since time.Time   // by the system's clock, as watch is
 	watch *time.Timer // goes off when the call is late
 	late  bool
@@ -79,8 +83,8 @@ type call struct {
 func newMonitor(d *daemon, c *Collector) *monitor {
 	return &monitor{
 		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
-		groups: libvirt.DomainStatsCPUTotal | libvirt.DomainStatsBalloon | libvirt.DomainStatsVCPU | libvirt.DomainStatsBlock,
-		slots:  c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
+		groups: bitsOf(Monitor, c.opt.Groups), names: internTable(c.opt.KVMStats),
+		slots: c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
 		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
 	}
 }
@@ -125,10 +129,12 @@ func (m *monitor) update(refs []domainRef) {
 		g := m.guests[ref.uuid]
 		if g == nil {
 			g = &guest{health: Health{Reason: Pending}}
+			g.last.names, g.spare.names = m.names, m.names
 			m.guests[ref.uuid] = g
 		} else if g.ref.number != ref.number {
 			// Another QEMU: what is known was the one's before.
 			g.forget()
+			g.silent = 0
 			g.health, g.timeouts, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, time.Time{}
 		}
 		g.ref, g.seen = ref, m.lists
@@ -239,6 +245,10 @@ func (m *monitor) next(c *call) bool {
 			continue
 		}
 		c.guest, c.ref, c.since = g, g.ref, time.Now()
+		c.bits = m.groups &^ g.silent
+		if g.silent != 0 && !m.now().Before(g.reconsider) {
+			c.bits = m.groups
+		}
 		return true
 	}
 	return false
@@ -248,7 +258,7 @@ func (m *monitor) next(c *call) bool {
 func (m *monitor) ask(c *call) error {
 	c.watch.Reset(m.patience())
 	defer c.watch.Stop()
-	payload, err := c.stats(m.groups, &c.ref, c.since.Add(m.limit))
+	payload, err := c.stats(c.bits, &c.ref, c.since.Add(m.limit))
 	if err != nil {
 		return err
 	}
@@ -260,7 +270,7 @@ func (m *monitor) finish(c *call, err error) {
 	g := c.guest
 	if m.daemon.life.Err() == nil {
 		if g.ref.number == c.ref.number {
-			m.store(g, err)
+			m.store(g, c.bits, err)
 		}
 		if reasonOf(err) != CallTimeout {
 			m.turn(err)
@@ -278,14 +288,18 @@ func (g *guest) leave() {
 }
 
 // store takes over what a machine's own call brought.
-func (m *monitor) store(g *guest, err error) {
+func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, err error) {
 	now := m.now()
 	hung := g.timeouts > 0
 	switch {
 	case err == nil && len(g.spare.vms) == 0: // it has gone meanwhile
 		g.forget()
 		return
-	case err == nil && !interrupted(&g.spare):
+	case err == nil && !interrupted(&g.spare, asked):
+		silent := asked & seldom &^ told(&g.spare.vms[0])
+		if g.silent = g.silent&^asked | silent; silent != 0 {
+			g.reconsider = now.Add(reconsider)
+		}
 		g.last, g.spare = g.spare, g.last
 		g.read, g.timeouts, g.notBefore = now, 0, time.Time{}
 		g.health.Reason, g.health.LastSuccess = Ready, now
@@ -326,10 +340,37 @@ func (m *monitor) store(g *guest, err error) {
 // forget drops a machine's numbers, not their memory.
 func (g *guest) forget() { g.last.vms, g.last.unused = g.last.vms[:0], 0 }
 
+// reconsider is how long a group that told nothing is left out.
+const reconsider = 5 * time.Minute
+
+// told returns which of the seldom groups a machine has told something of.
+func told(vm *VM) (bits libvirt.DomainStatsTypes) {
+	if len(vm.IOThreads) > 0 {
+		bits |= libvirt.DomainStatsIothread
+	}
+	if len(vm.KVM) > 0 {
+		bits |= libvirt.DomainStatsVm
+	}
+	if vm.DirtyRate.State != "" && vm.DirtyRate.State != DirtyRateUnstarted {
+		bits |= libvirt.DomainStatsDirtyrate
+	}
+	return bits
+}
+
 // interrupted reports whether libvirt left out what needs the machine's job
-// lock, although the machine runs: then it tells virtual CPUs, but no memory.
-func interrupted(r *reading) bool {
-	return r.refs[0].number != inactive && !r.vms[0].Memory.Resident.Set
+// lock, although the machine runs: it tells nothing of memory then that QEMU
+// would have to be asked for, nor of any disk.
+func interrupted(r *reading, asked libvirt.DomainStatsTypes) bool {
+	vm := &r.vms[0]
+	switch {
+	case r.refs[0].number == inactive:
+		return false
+	case asked&libvirt.DomainStatsBalloon != 0:
+		return !vm.Memory.Resident.Set
+	case asked&libvirt.DomainStatsBlock != 0 && len(vm.Blocks) > 0:
+		return !slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Read.Requests.Set })
+	}
+	return false
 }
 
 // carry completes an interrupted reading from the one before.
@@ -338,8 +379,13 @@ func (r *reading) carry(before *reading) {
 		return
 	}
 	now, old := &r.vms[0], &before.vms[0]
-	now.Memory = old.Memory
+	now.Memory, now.DirtyRate = old.Memory, old.DirtyRate
 	now.Blocks, old.Blocks = old.Blocks, now.Blocks
+	now.BlockTimes, old.BlockTimes = old.BlockTimes, now.BlockTimes
+	now.BlockBins, old.BlockBins = old.BlockBins, now.BlockBins
+	now.IOThreads, old.IOThreads = old.IOThreads, now.IOThreads
+	now.KVM, old.KVM = old.KVM, now.KVM
+	now.VCPUKVM, old.VCPUKVM = old.VCPUKVM, now.VCPUKVM
 }
 
 // fail says that nothing was asked, because the light class failed.
@@ -395,10 +441,14 @@ func (m *monitor) numbers(ref *domainRef, now time.Time) (*VM, Health) {
 	if g == nil {
 		return nil, Health{}
 	}
-	if len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge {
-		return nil, g.health
+	health := g.health
+	if !health.LastSuccess.IsZero() {
+		health.Age = Some(uint64(max(0, now.Sub(health.LastSuccess))))
 	}
-	return &g.last.vms[0], g.health
+	if len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge {
+		return nil, health
+	}
+	return &g.last.vms[0], health
 }
 
 // stop makes the end known. Calls on their way end with the daemon's life.

@@ -2,9 +2,14 @@ package qemu
 
 import (
 	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"github.com/digitalocean/go-libvirt"
 	"github.com/google/go-cmp/cmp"
 )
 
@@ -21,7 +26,7 @@ func fleet(t *testing.T, h *fakeHost, n int) *fakeDaemon {
 // complete reports whether all classes have told of a machine at a time.
 func complete(vm VM, at time.Time) bool {
 	return vm.State == StateRunning && len(vm.Interfaces) == 1 && vm.Memory.Resident.Set && len(vm.Blocks) == 1 &&
-		vm.Blocks[0].Read.Requests.Set && vm.Monitor == Health{Reason: Ready, LastSuccess: at, Abandoned: vm.Monitor.Abandoned}
+		vm.Blocks[0].Read.Requests.Set && vm.Monitor.Reason == Ready && vm.Monitor.LastSuccess.Equal(at)
 }
 
 func TestAHungQEMUCostsTheOthersNothing(t *testing.T) {
@@ -139,7 +144,7 @@ func TestABusyMachineKeepsItsNumbersWhileTheyAreYoung(t *testing.T) {
 		now.advance(20 * time.Second)
 		s := c.Collect(t.Context())
 		vm := s.VMs[0]
-		if vm.Monitor != (Health{Reason: Busy, LastSuccess: first}) || !vm.CPU.Time.Set || vm.Memory.Resident.Set != want || vm.Blocks[0].Read.Requests.Set != want {
+		if vm.Monitor != (Health{Reason: Busy, LastSuccess: first, Age: Some(uint64(now.Now().Sub(first)))}) || !vm.CPU.Time.Set || vm.Memory.Resident.Set != want || vm.Blocks[0].Read.Requests.Set != want {
 			t.Errorf("after %d s: %+v", age, vm)
 		}
 		if !complete(s.VMs[1], now.Now()) {
@@ -200,5 +205,204 @@ func TestAMachineThatVanishesBetweenItsClassesCostsNothing(t *testing.T) {
 	s := c.Collect(t.Context())
 	if !complete(s.VMs[0], now.Now()) || !complete(s.VMs[2], now.Now()) || s.VMs[1].CPU.Time.Set || !stateOf(s, system, Monitor).Up() {
 		t.Errorf("%+v", s)
+	}
+}
+
+func TestFaultsInOneMachinesCallAreItsOwn(t *testing.T) {
+	for name, tc := range map[string]struct {
+		mode mode
+		want Reason
+	}{
+		"closes instead of answering":  {closeConn, ConnectionLost},
+		"closes in the reply":          {closeMid, ConnectionLost},
+		"answers something else":       {garbage, BadReply},
+		"announces two GiB":            {hugeLength, BadReply},
+		"announces less than a header": {shortLength, BadReply},
+		"answers another call":         {wrongSerial, BadReply},
+		"sends what nobody asked for":  {event, BadReply},
+		"sends no statistics":          {nonsense, BadReply},
+		"refuses the call":             {refuse, CallRefused},
+		"hangs":                        {hang, CallTimeout},
+		"stops in the reply":           {hangMid, CallTimeout},
+		"sends a byte now and then":    {drip, CallTimeout},
+		"never stops sending":          {endless, BadReply},
+	} {
+		t.Run(name, func(t *testing.T) {
+			checkGoroutines(t)
+			h, now := newHost(t), newClock()
+			d := fleet(t, h, 3)
+			opt := patient(h, now)
+			opt.CallTimeout = 300 * time.Millisecond // what the fake makes it wait; other calls need less
+			c := run(t, opt)
+			eventually(t, "a first reading", func() bool { return complete(c.Collect(t.Context()).VMs[2], now.Now()) })
+			d.set(func(d *fakeDaemon) { d.mode, d.named = tc.mode, true })
+			s := c.Collect(t.Context())
+			for _, vm := range s.VMs {
+				if vm.State != StateRunning || len(vm.Interfaces) != 1 || vm.Memory.Resident.Set || vm.Monitor.Reason != tc.want {
+					t.Errorf("%+v", vm)
+				}
+			}
+			if light, monitor := stateOf(s, system, Light), stateOf(s, system, Monitor); !light.Up() || monitor.Up() {
+				t.Errorf("%+v, %+v", light, monitor)
+			}
+			d.set(func(d *fakeDaemon) { d.mode = answer })
+			eventually(t, "all is well again", func() bool {
+				now.advance(2 * time.Minute)
+				s := c.Collect(t.Context())
+				return complete(s.VMs[0], now.Now()) && complete(s.VMs[2], now.Now()) && stateOf(s, system, Monitor).Up()
+			})
+		})
+	}
+}
+
+// TestManyScrapersWhileAllGoesWrong has twenty callers at once, machines that
+// come, go, hang and restart, and a daemon that restarts and misbehaves.
+// Afterwards nothing is left over.
+func TestManyScrapersWhileAllGoesWrong(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 12)
+	all := d.domains
+	opt := patient(h, now)
+	opt.Budget, opt.CallTimeout = 20*time.Millisecond, 50*time.Millisecond
+	c := run(t, opt)
+	c.Collect(t.Context()).Release()
+	before := openFiles(t)
+
+	done := make(chan struct{})
+	var callers sync.WaitGroup
+	for i := range 20 {
+		callers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				s := c.Collect(t.Context())
+				for i, vm := range s.VMs {
+					if !strings.HasPrefix(vm.Name, "vm-") || i > 0 && vm.Name <= s.VMs[i-1].Name {
+						t.Errorf("machine %d is %+v", i, vm)
+					}
+				}
+				if i%3 > 0 { // who forgets it costs memory only
+					s.Release()
+				}
+			}
+		})
+	}
+	for round, mode := range []mode{answer, hang, garbage, answer, drip, closeMid, endless, answer, hangMid, hangOpen, answer} {
+		resume := d.hang(fmt.Sprintf("vm-%02d", round))
+		d.set(func(d *fakeDaemon) {
+			d.mode, d.named = mode, round%2 == 0
+			d.domains = slices.Clone(all[round%3:])
+			d.domains[0].starts++
+		})
+		calls := d.count(lightGroups)
+		now.advance(10 * time.Second)
+		eventually(t, "some collections", func() bool { return mode == hangOpen || d.count(lightGroups) > calls || mode != answer })
+		if round%4 == 3 {
+			d.stop()
+			d.start()
+		}
+		resume()
+	}
+	d.set(func(d *fakeDaemon) { d.mode, d.domains = answer, all })
+	eventually(t, "all are complete", func() bool {
+		now.advance(2 * time.Minute)
+		s := c.Collect(t.Context())
+		defer s.Release()
+		for _, vm := range s.VMs {
+			if !complete(vm, now.Now()) {
+				return false
+			}
+		}
+		return len(s.VMs) == len(all)
+	})
+	close(done)
+	callers.Wait()
+	// Up to as many connections as there are slots, and theirs in the fake.
+	eventually(t, "no more files are open than before", func() bool { return openFiles(t) <= before+2*2*4 })
+}
+
+// openFiles counts this process's descriptors.
+func openFiles(t *testing.T) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
+}
+
+func TestASnapshotBelongsToWhoHasIt(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 2)
+	c := run(t, patient(h, now))
+	kept := c.Collect(t.Context())
+	var memory *VM
+	for i := range 5 {
+		now.advance(time.Second)
+		d.set(func(d *fakeDaemon) { d.domains[0].name = fmt.Sprintf("vm-0%d", i) })
+		s := c.Collect(t.Context())
+		if i > 0 && &s.VMs[0] != memory {
+			t.Error("memory that was given back is not used again")
+		}
+		memory = &s.VMs[0]
+		s.Release()
+		s.Release()
+		if len(s.VMs) > 0 || len(s.Sources) > 0 {
+			t.Error("a snapshot can be read after its release")
+		}
+	}
+	if kept.VMs[0].Name != "vm-00" || !complete(kept.VMs[1], now.Now().Add(-5*time.Second)) {
+		t.Errorf("a snapshot that was not given back has changed: %+v", kept.VMs)
+	}
+}
+
+func TestGroupsThatToldNothingRest(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 1)
+	iothread, kvm := uint32(libvirt.DomainStatsIothread), uint32(libvirt.DomainStatsVm)
+	d.domains[0].params[iothread], d.domains[0].params[kvm] = []fakeParam{{"iothread.count", uint32(0)}}, nil
+	c := run(t, patient(h, now))
+	asked := func() (all, few int) {
+		c.Collect(t.Context()).Release()
+		return d.count(monitorGroups), d.count(monitorGroups &^ (iothread | kvm))
+	}
+	for want := range 3 {
+		if all, few := asked(); all != 1 || few != want {
+			t.Errorf("asked for all groups %d times and for those that told something %d times, want 1 and %d", all, few, want)
+		}
+	}
+	now.advance(reconsider)
+	if all, _ := asked(); all != 2 {
+		t.Errorf("asked for all groups %d times after their rest, want 2", all)
+	}
+	d.set(func(d *fakeDaemon) { d.domains[0].starts++ })
+	if all, _ := asked(); all != 3 {
+		t.Errorf("asked for all groups %d times after a restart, want 3", all)
+	}
+}
+
+func TestOnlyGroupsThatAreOnAreAskedFor(t *testing.T) {
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 1)
+	opt := patient(h, now)
+	opt.Groups = map[string]bool{"network": false, "perf": false, "bandwidth": false, "memory": false, "kvm": false, "iothread": false, "dirtyrate": true}
+	opt.KVMStats = []string{"guest_mode"}
+	c := run(t, opt)
+	vm := c.Collect(t.Context()).VMs[0]
+	want := vmNamed("vm-00", 1, system, now.Now())
+	want.Interfaces, want.Perf, want.Bandwidth, want.Memory, want.KVM, want.IOThreads = nil, nil, nil, Memory{}, nil, nil
+	want.DirtyRate = DirtyRate{State: DirtyRateMeasured, Period: Some(1), Rate: Some(3 << 20)}
+	want.VCPUKVM = []KVMStat{{VCPU: 3, Name: "guest_mode", Type: KVMCurrent, Value: Some(0)}}
+	if diff := cmp.Diff(want, vm); diff != "" {
+		t.Error(diff)
+	}
+	if n := d.count(uint32(libvirt.DomainStatsState)); n != 1 {
+		t.Errorf("%d calls for the state alone, want 1", n)
 	}
 }

@@ -59,6 +59,7 @@ func (s SourceState) Up() bool { return s.Reason == Ready }
 type Health struct {
 	Reason      Reason    // empty: no daemon is asked about it
 	LastSuccess time.Time // when it last told everything; zero: never
+	Age         Num       // nanoseconds since then
 	Abandoned   uint64    // calls given up at their deadline
 }
 

@@ -12,9 +12,10 @@ import (
 // reading is what one class of one source told at one time. Its memory is
 // used again by a later reading of the same source.
 type reading struct {
-	vms    []VM        // each with the parts of the class only
-	refs   []domainRef // how libvirt calls each of them; empty for processes
-	unused int         // fields without a place in VM
+	vms    []VM              // each with the parts of the class only
+	refs   []domainRef       // how libvirt calls each of them; empty for processes
+	unused int               // fields that mean nothing to us
+	names  map[string]string // statistics of KVM that are wanted
 }
 
 // domainRef is how libvirt's protocol names a domain.
@@ -78,10 +79,11 @@ func newProcSource(c *Collector) *source {
 func newLightSource(d *daemon, c *Collector) *source {
 	s := newSource(d.target.name, Light, c)
 	l := &line{daemon: d}
+	bits := libvirt.DomainStatsState | bitsOf(Light, c.opt.Groups)
 	s.close = l.close
 	s.read = func(ctx context.Context, r *reading) error {
 		deadline, _ := ctx.Deadline()
-		payload, err := l.stats(libvirt.DomainStatsState|libvirt.DomainStatsInterface, nil, deadline)
+		payload, err := l.stats(bits, nil, deadline)
 		if err != nil {
 			return err
 		}

@@ -25,15 +25,25 @@ type VM struct {
 	Definition *Definition // of its XML; nil until that was read
 	Agent      Num         // 1 while a guest agent is connected; unset without its channel
 
-	State      State       // light
-	Interfaces []Interface // light
-	CPU        CPU         // monitor
-	VCPUs      []VCPU      // monitor, ascending index
-	Current    Num         // monitor: virtual CPUs that are on
-	Maximum    Num         // monitor: virtual CPUs that could be
-	Memory     Memory      // monitor
-	Blocks     []Block     // monitor
-	Process    *Process    // kernel; nil when no QEMU process runs
+	State       State       // light
+	StateReason string      // light: why it is in that state, in libvirt's words
+	Interfaces  []Interface // light
+	Perf        []Perf      // light
+	Bandwidth   []Bandwidth // light
+	CPU         CPU         // monitor
+	Caches      []Cache     // monitor
+	VCPUs       []VCPU      // monitor, ascending index
+	Current     Num         // monitor: virtual CPUs that are on
+	Maximum     Num         // monitor: virtual CPUs that could be
+	Memory      Memory      // monitor
+	Blocks      []Block     // monitor
+	BlockTimes  []BlockTime // monitor
+	BlockBins   []BlockBin  // monitor, by disk, operation and ascending start
+	IOThreads   []IOThread  // monitor
+	KVM         []KVMStat   // monitor: of the whole machine
+	VCPUKVM     []KVMStat   // monitor: of its virtual CPUs
+	DirtyRate   DirtyRate   // monitor
+	Process     *Process    // kernel; nil when no QEMU process runs
 
 	Monitor Health // of the monitor class
 }
@@ -116,6 +126,7 @@ type Block struct {
 	Device             string // target in the guest, such as vda
 	Read, Write, Flush IO
 	Capacity           Num // bytes the guest sees
+	Threshold          Num // bytes written at which libvirt raises its event; unknown when none is set
 	Allocation         Num // bytes written to the image, at the highest
 	Physical           Num // bytes of the image's container
 }
@@ -125,3 +136,94 @@ type IO struct {
 	Requests, Bytes Num
 	Time            Num // nanoseconds, summed over requests
 }
+
+// BlockTime is how long requests of one disk took in the last interval, if the
+// domain's XML asks for that: timed_group of the block group.
+type BlockTime struct {
+	Device             string
+	Interval           uint64 // seconds
+	Read, Write, Flush Spread
+	// How many requests were on their way on average, in billionths.
+	ReadDepth, WriteDepth Num
+}
+
+// Spread is the distribution of a duration, in nanoseconds.
+type Spread struct {
+	Minimum, Maximum, Average Num
+}
+
+// BlockBin is one bin of a disk's latency histogram, if the domain's XML asks
+// for one: the requests that took at least Start nanoseconds, and less than
+// the next bin's start.
+type BlockBin struct {
+	Device    string
+	Operation string // read, write, flush or zone-append
+	Start     uint64
+	Count     Num
+}
+
+// IOThread is how an I/O thread polls, iothread.ID of libvirt's statistics.
+type IOThread struct {
+	ID                   uint32
+	PollMaximum          Num // nanoseconds; 0 is no polling
+	PollGrow, PollShrink Num // factors; 0 leaves it to QEMU
+}
+
+// KVMStat is a statistic that KVM keeps, under KVM's own name.
+type KVMStat struct {
+	VCPU  uint32 // of one of a virtual CPU
+	Name  string
+	Type  KVMType
+	Value Num
+}
+
+// KVMType says what a [KVMStat] is.
+type KVMType uint8
+
+// The types of statistics.
+const (
+	KVMSum     KVMType = iota // counts up; in nanoseconds if the name ends in _ns
+	KVMCurrent                // as it is now
+	KVMPeak                   // as high as it was
+)
+
+// Perf is a counter of the processor or the kernel, if the domain's XML
+// enables it. Name is libvirt's.
+type Perf struct {
+	Name  string
+	Value Num
+}
+
+// Bandwidth is the memory traffic of some virtual CPUs through one memory
+// controller, if the domain's XML monitors it.
+type Bandwidth struct {
+	Monitor      string // libvirt's name for the virtual CPUs
+	Node         uint32
+	Local, Total Num // bytes
+}
+
+// Cache is the part of a last-level cache that some virtual CPUs fill, if the
+// domain's XML monitors it.
+type Cache struct {
+	Monitor string
+	Bank    uint32
+	Bytes   Num
+}
+
+// DirtyRate is the last measurement of how fast the guest writes to memory,
+// which somebody else has started.
+type DirtyRate struct {
+	State  DirtyRateState
+	Period Num // seconds
+	Rate   Num // bytes per second
+}
+
+// DirtyRateState is libvirt's virDomainDirtyRateStatus; empty is unknown.
+type DirtyRateState string
+
+// The states of a measurement.
+const (
+	DirtyRateUnstarted DirtyRateState = "unstarted"
+	DirtyRateMeasuring DirtyRateState = "measuring"
+	DirtyRateMeasured  DirtyRateState = "measured"
+)

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"encoding/binary"
+	"math"
 
 	"github.com/digitalocean/go-libvirt"
 )
@@ -68,13 +69,14 @@ func (w *walker) bytes() []byte {
 
 // param is a virTypedParameter's value: a number or a string.
 type param struct {
-	num Num // unset when negative, not a number, or not whole
-	str []byte
+	num  Num  // unset when negative, or not a number
+	real bool // it came as a double: num is in billionths
+	str  []byte
 }
 
 // param reads the value of a typed parameter.
 func (w *walker) param(p *param) {
-	p.num, p.str = Num{}, nil
+	p.num, p.real, p.str = Num{}, false, nil
 	switch kind := w.u32(); kind {
 	case libvirtUllong: // nearly all are
 		p.num = Some(w.u64())
@@ -89,7 +91,9 @@ func (w *walker) param(p *param) {
 			p.num = Some(uint64(v))
 		}
 	case libvirtDouble:
-		w.u64()
+		if v := math.Float64frombits(w.u64()) * 1e9; v >= 0 && v < 1<<63 {
+			p.num, p.real = Some(uint64(v)), true
+		}
 	case libvirtString:
 		p.str = w.bytes()
 	default:
