@@ -138,10 +138,15 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 }
 
 func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
-	return qemu.New(qemu.Options{
+	opt := qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-	})
+		Groups: selectionOf(c.Telemetry).Reads(),
+	}
+	if len(c.Telemetry.KVMStats) > 0 {
+		opt.KVMStats = c.Telemetry.KVMStats
+	}
+	return qemu.New(opt)
 }
 
 // startTelemetry lets scrapes use a collector, in place of the one before it.

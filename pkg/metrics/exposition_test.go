@@ -77,9 +77,18 @@ func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 	return vm
 }
 
+// everything is all groups.
+func everything() Selection {
+	selection := Selection{Groups: make(map[string]bool)}
+	for _, g := range vmGroups {
+		selection.Groups[g.name] = true
+	}
+	return selection
+}
+
 func encode(vms ...qemu.VM) string {
 	var w writer
-	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, Selection{}.compile())
+	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, everything().compile())
 	return string(w.buf)
 }
 
