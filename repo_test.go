@@ -48,6 +48,7 @@ var layers = map[string][]string{
 	"internal/hostfs":    {},
 	"internal/agent":     {},
 	"internal/config":    {},
+	"internal/top":       {"pkg/qemu"},
 	"internal/uevent":    {},
 	"internal/node":      {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
@@ -58,7 +59,7 @@ var layers = map[string][]string{
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
 	"cmd/nodeagent": {
-		"internal/agent", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/uevent",
+		"internal/agent", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/top", "internal/uevent",
 		"pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/nodestack", "pkg/qemu",
 	},
 }

@@ -25,8 +25,12 @@ func addSettings(cmd *cobra.Command) *settings {
 	s.addFile()
 	s.flags.StringVar(&s.listen, "web.listen-address", config.Default().Web.ListenAddress, "address to serve on")
 	s.flags.StringVar(&s.web, "web.config.file", "", "file with TLS and authentication for the web server (Prometheus exporter-toolkit)")
-	s.flags.StringArrayVar(&s.uris, "libvirt-uri", nil, "libvirt daemon to ask, repeatable, such as qemu+unix:///system?socket=PATH (default: find local ones)")
+	s.addURIs()
 	return s
+}
+
+func (s *settings) addURIs() {
+	s.flags.StringArrayVar(&s.uris, "libvirt-uri", nil, "libvirt daemon to ask, repeatable, such as qemu+unix:///system?socket=PATH (default: find local ones)")
 }
 
 func (s *settings) addFile() {

@@ -62,12 +62,13 @@ alone or as a KubeVirt node.
 
   nodeagent check       is this host ready to run VMs; if not, why, and what to do
   nodeagent run         serve Prometheus metrics of the VMs and the readiness report
+  nodeagent top         show how the VMs do right now
   nodeagent capture     record what check reads, to look at it elsewhere
 
 It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newCapture(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newConfig(), newVersion())
 	return root
 }
