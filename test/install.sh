@@ -13,7 +13,7 @@ say() { printf '>> %s\n' "$*" >&2; }
 packages=
 for group in "$@"; do
 	case $group in
-	libvirt) packages="$packages qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients cpu-checker prometheus iproute2" ;;
+	libvirt) packages="$packages qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients cpu-checker prometheus prometheus-libvirt-exporter iproute2" ;;
 	vm) packages="$packages qemu-system-x86 busybox-static kmod iproute2 zstd xz-utils" ;;
 	runtime) packages="$packages containerd containernetworking-plugins" ;;
 	*) say "unknown group $group"; exit 2 ;;

@@ -214,7 +214,7 @@ func (d *daemon) startWeb(listener net.Listener, c config.Web) {
 		serving := listener
 		listener = nil
 		ready()
-		return d.server.Serve(ctx, serving, c.ConfigFile)
+		return d.server.ServeSecured(ctx, serving, c.ConfigFile)
 	}})
 }
 

@@ -120,7 +120,9 @@ func sourceDisks(value func(*qemu.Block) qemu.Num) func(*writer, *qemu.VM) {
 	return func(w *writer, vm *qemu.VM) {
 		for i := range vm.Blocks {
 			disk := &vm.Blocks[i]
-			w.putLabels(value(disk), "source_file", diskOf(vm, disk.Device).Source, "target_device", disk.Device)
+			if device := diskOf(vm, disk.Device); device.Kind != "cdrom" { // which the other one leaves out
+				w.putLabels(value(disk), "source_file", device.Source, "target_device", disk.Device)
+			}
 		}
 	}
 }

@@ -145,9 +145,14 @@ func (s *Server) guarded(page http.HandlerFunc) http.HandlerFunc {
 }
 
 // Serve answers on listener until ctx is done, and then lets the answers on
-// their way finish. The listener is closed in any case. A web configuration
-// file, if one is named, adds TLS and authentication; see [CheckWebConfig].
-func (s *Server) Serve(ctx context.Context, listener net.Listener, webConfig string) error {
+// their way finish. The listener is closed in any case.
+func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	return s.ServeSecured(ctx, listener, "")
+}
+
+// ServeSecured is Serve with TLS and authentication, as a web configuration
+// file says; see [CheckWebConfig]. Without a file it is plain.
+func (s *Server) ServeSecured(ctx context.Context, listener net.Listener, webConfig string) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,

@@ -359,7 +359,7 @@ func TestAScraperThatStopsReadingIsCutOff(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	listener := &pipes{conns: make(chan net.Conn), closed: make(chan struct{})}
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, listener, "") }()
+	go func() { ended <- s.Serve(ctx, listener) }()
 	near, far := net.Pipe()
 	listener.conns <- far
 	if _, err := io.WriteString(near, "GET /metrics HTTP/1.1\r\nHost: x\r\n\r\n"); err != nil {
@@ -384,7 +384,7 @@ func TestServeFinishesWhatItBegan(t *testing.T) {
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
-	go func() { ended <- s.Serve(ctx, listener, "") }()
+	go func() { ended <- s.Serve(ctx, listener) }()
 	body := make(chan string, 1)
 	go func() {
 		response, err := http.Get("http://" + listener.Addr().String() + "/report")
