@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster,runtime
+TIERS := libvirt,vm,cluster,runtime,bpf,netns
 
 .PHONY: help
 help: ## list the targets
@@ -59,14 +59,23 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 	done
 
 .PHONY: bench
-bench: ## measure the hot path beside its peers, in one run
-	go test -run '^$$' -bench . -benchmem ./pkg/...
+bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real VMs (default 200: 10 GB, 20 minutes), then all Go benchmarks (root)
+	@test/install.sh libvirt >&2
+	@go build -o bin/bench ./test/bench
+	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)'
+	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate
 generate: ## make the generated documents anew
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
+
+.PHONY: bpf
+bpf: ## compile the BPF programs anew; only when their C source has changed
+	@test/install.sh bpf
+	go generate ./internal/bpf
+	cd internal/bpf && sha256sum *.c *.h *.o >objects.sum
 
 .PHONY: fmt
 fmt: ## format the code

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"reflect"
 	"syscall"
 	"time"
 
@@ -87,6 +88,10 @@ func (d *daemon) apply(data []byte) (err error) {
 		d.log.Warn("the log format changes at the next start", "format", next.Log.Format)
 	}
 	d.setConfig(next)
+	d.bpf.want(next.Telemetry.BPF)
+	if !reflect.DeepEqual(next.Network, current.Network) {
+		d.startNetwork(next.Network)
+	}
 	d.startTelemetry(collector, next)
 	d.startReadiness(next, profile)
 	return nil

@@ -18,6 +18,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
@@ -71,8 +72,10 @@ type daemon struct {
 	tasks  *agent.Supervisor
 	server *metrics.Server
 	loop   *readiness.Loop
+	bpf    *programs
 	// profile is what the host is judged by, from the readiness task's start.
 	profile atomic.Pointer[kvmcheck.Profile]
+	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
@@ -97,7 +100,8 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	if err != nil {
 		return err
 	}
-	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log)}
+	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), bpf: newPrograms(log)}
+	defer d.bpf.want(false)
 	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
 		return err
 	}
@@ -105,6 +109,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		Version:   version(),
 		Readiness: d.readinessState,
 		Tasks:     d.taskStates,
+		Programs:  d.bpf.states,
 		Config:    d.configState,
 		Report:    d.lastReport,
 		Ready:     d.ready,
@@ -124,7 +129,9 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	}
 	d.setConfig(initial)
 	d.server.SetAccess(access)
+	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
+	d.startNetwork(initial.Network)
 	d.startTelemetry(collector, initial)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener, initial.Web)
@@ -141,7 +148,8 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	opt := qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-		Groups: selectionOf(c.Telemetry).Reads(),
+		RunQueue: d.bpf,
+		Groups:   selectionOf(c.Telemetry).Reads(),
 	}
 	if len(c.Telemetry.KVMStats) > 0 {
 		opt.KVMStats = c.Telemetry.KVMStats

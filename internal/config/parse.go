@@ -38,7 +38,7 @@ func Parse(data []byte, known Known) (Config, error) {
 	config := Default()
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
-		return Config{}, locate(nil, err)
+		return Config{}, locate(nil, nil, err)
 	}
 	body, err := onlyBody(file)
 	if err != nil {
@@ -49,7 +49,7 @@ func Parse(data []byte, known Known) (Config, error) {
 			return Config{}, err
 		}
 		if err := yaml.UnmarshalWithOptions(data, &config, yaml.Strict()); err != nil {
-			return Config{}, locate(file, err)
+			return Config{}, locate(file, reflect.TypeFor[Config](), err)
 		}
 	}
 	config.fill()
@@ -65,9 +65,12 @@ func (c *Config) fill() {
 			}
 		}
 	}
-	orEmpty(&c.Telemetry.LibvirtURIs, &c.Telemetry.KVMStats, &c.Telemetry.Compat)
+	orEmpty(&c.Telemetry.LibvirtURIs, &c.Telemetry.KVMStats, &c.Telemetry.Compat, &c.Network.Policies)
 	if c.Telemetry.Groups == nil {
 		c.Telemetry.Groups = map[string]bool{}
+	}
+	if c.Network.NodeLabels == nil {
+		c.Network.NodeLabels = map[string]string{}
 	}
 	if c.Readiness.Profiles == nil {
 		c.Readiness.Profiles = map[string]Profile{}
@@ -86,7 +89,7 @@ func onlyBody(file *ast.File) (ast.Node, error) {
 	var body ast.Node
 	for _, document := range file.Docs {
 		switch {
-		case document.Body == nil, document.Body.Type() == ast.NullType, document.Body.Type() == ast.CommentType:
+		case empty(document):
 		case body != nil:
 			return nil, &Error{Line: document.Body.GetToken().Position.Line, Message: "a second document: a configuration is one document"}
 		default:
@@ -142,7 +145,7 @@ func joined(file *ast.File, problems []Error) error {
 	var located []error
 	for _, problem := range problems {
 		node := lookup(file, problem.Path)
-		if parent := parentOf(problem.Path); node == nil && inElement(parent) {
+		for parent := parentOf(problem.Path); node == nil && inElement(parent); parent = parentOf(parent) {
 			node = lookup(file, parent) // a field that is missing there
 		}
 		if node != nil {
@@ -153,14 +156,14 @@ func joined(file *ast.File, problems []Error) error {
 	return errors.Join(located...)
 }
 
-// inElement reports whether a path leads to an element of a list or mapping,
-// whose fields have no defaults.
+// inElement reports whether a path leads to an element of a list or mapping, or
+// into a policy, where not every field has a default.
 func inElement(path string) bool {
-	return strings.HasSuffix(path, "]") || strings.HasPrefix(path, "readiness.profiles.")
+	return strings.HasSuffix(path, "]") || strings.HasPrefix(path, "readiness.profiles.") || strings.HasPrefix(path, "spec.")
 }
 
-// locate turns the decoder's error into one line with line and path.
-func locate(file *ast.File, err error) error {
+// locate turns the error of decoding a type into one line with line and path.
+func locate(file *ast.File, of reflect.Type, err error) error {
 	var detail yaml.Error
 	if !errors.As(err, &detail) || detail.GetToken() == nil {
 		return &Error{Message: err.Error()}
@@ -171,7 +174,7 @@ func locate(file *ast.File, err error) error {
 	var mistyped *yaml.TypeError
 	switch {
 	case errors.As(err, &unknown):
-		problem.Message = "unknown field" + Suggest(at.Value, fieldsAt(reflect.TypeFor[Config](), parentOf(problem.Path)))
+		problem.Message = "unknown field" + Suggest(at.Value, fieldsAt(of, parentOf(problem.Path)))
 	case errors.As(err, &mistyped):
 		problem.Message = fmt.Sprintf("%q does not fit: want %s", at.Value, kindName(mistyped.DstType))
 	}
@@ -233,7 +236,7 @@ func fieldsAt(of reflect.Type, path string) []string {
 	section, rest, _ := strings.Cut(path, ".")
 	section, _, _ = strings.Cut(section, "[")
 	switch of.Kind() {
-	case reflect.Slice:
+	case reflect.Slice, reflect.Pointer:
 		return fieldsAt(of.Elem(), path)
 	case reflect.Map:
 		return fieldsAt(of.Elem(), rest)
@@ -243,13 +246,26 @@ func fieldsAt(of reflect.Type, path string) []string {
 	}
 	var names []string
 	for _, field := range reflect.VisibleFields(of) {
-		name := field.Tag.Get("yaml")
+		name := fieldName(field)
+		if name == "" {
+			continue
+		}
 		if path != "" && name == section {
 			return fieldsAt(field.Type, rest)
 		}
 		names = append(names, name)
 	}
 	return names
+}
+
+// fieldName is the name of a field in a document, "" when it has none of its own.
+func fieldName(field reflect.StructField) string {
+	tag, tagged := field.Tag.Lookup("yaml")
+	if !tagged {
+		tag = field.Tag.Get("json")
+	}
+	name, _, _ := strings.Cut(tag, ",")
+	return name
 }
 
 // distance is the number of single-letter edits between two words (Levenshtein).
@@ -282,6 +298,8 @@ func kindName(of reflect.Type) string {
 		return "a string"
 	case of.Kind() == reflect.Slice:
 		return "a list"
+	case of.Kind() == reflect.Pointer:
+		return kindName(of.Elem())
 	case of.Kind() == reflect.Struct, of.Kind() == reflect.Map:
 		return "a section"
 	default:

@@ -39,8 +39,8 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"line 2: web.listenAdress: unknown field; did you mean listenAddress?",
 		},
 		"an unknown section": {
-			"log: {}\nnetwork: {}\n",
-			"line 2: network: unknown field; there are web, telemetry, readiness, kubernetes, log",
+			"log: {}\nstorage: {}\n",
+			"line 2: storage: unknown field; there are web, telemetry, readiness, network, kubernetes, log",
 		},
 		"a group that is none": {
 			"telemetry:\n  groups:\n    cpu: false\n    blok: true\n",

@@ -8,6 +8,7 @@ type Config struct {
 	Web        Web        `yaml:"web" doc:"The HTTP server for /metrics, /healthz, /readyz and /report."`
 	Telemetry  Telemetry  `yaml:"telemetry" doc:"Which VMs are measured, and how long a scrape may wait for them."`
 	Readiness  Readiness  `yaml:"readiness" doc:"The check of the host's virtualization readiness."`
+	Network    Network    `yaml:"network" doc:"The host's links and virtual functions, for VMs."`
 	Kubernetes Kubernetes `yaml:"kubernetes" doc:"The cluster, if the host is a node of one."`
 	Log        Log        `yaml:"log" doc:"What is written to standard error."`
 }
@@ -35,6 +36,7 @@ type Telemetry struct {
 	MaxSeriesPerVM int             `yaml:"maxSeriesPerVM" doc:"The most series that one VM may have; 0: no limit. The last families in docs/metrics.md are cut first, and virtnode_scrape_series_cut_total counts them."`
 	MaxSeries      int             `yaml:"maxSeries" doc:"The most series that all VMs together may have; 0: no limit."`
 	Compat         []string        `yaml:"compat" doc:"Other exporters whose families are served too: libvirt-exporter (Debian's prometheus-libvirt-exporter), kubevirt (kubevirt_vmi_*)."`
+	BPF            bool            `yaml:"bpf" doc:"Put programs into the kernel that measure what /proc does not tell: how long virtual CPUs wait for a physical one."`
 }
 
 // Readiness configures the check.
@@ -64,6 +66,15 @@ type Rule struct {
 	Level      string `yaml:"level" doc:"What it means: required, recommended or optional. A profile may say otherwise."`
 }
 
+// Network configures the host network. Without policies it is left alone.
+type Network struct {
+	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: what the agent has changed before is brought back."`
+	NodeLabels     map[string]string `yaml:"nodeLabels" doc:"Labels of this node that a policy's nodeSelector may ask for, besides kubernetes.io/hostname."`
+	Interval       time.Duration     `yaml:"interval" doc:"Time between two looks whether the host is still as the policies want it."`
+	Repair         bool              `yaml:"repair" doc:"Whether what has drifted is brought back, if that disturbs nobody. Otherwise it is only reported."`
+	StateDirectory string            `yaml:"stateDirectory" doc:"Where the journal is kept, and what was there before the first change. It must outlive a reboot."`
+}
+
 // Log configures the log.
 type Log struct {
 	Level  string `yaml:"level" doc:"debug, info, warn or error."`
@@ -84,9 +95,13 @@ func Default() Config {
 			MaxSeriesPerVM: 5000,
 			MaxSeries:      200_000,
 			Compat:         []string{},
+			BPF:            true,
 		},
 		Readiness: Readiness{Interval: time.Minute, Profile: "kubevirt", Profiles: map[string]Profile{}, Rules: []Rule{}},
-		Log:       Log{Level: "info", Format: "auto"},
+		Network: Network{
+			Policies: []string{}, NodeLabels: map[string]string{}, Interval: 30 * time.Second, StateDirectory: "/var/lib/nodeagent/network",
+		},
+		Log: Log{Level: "info", Format: "auto"},
 	}
 }
 

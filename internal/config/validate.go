@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"maps"
 	"net"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -32,6 +33,17 @@ func Validate(config Config, known Known) []Error {
 	problems = append(problems, validateTelemetry(config.Telemetry, known)...)
 	if config.Readiness.Interval < time.Second || config.Readiness.Interval > 24*time.Hour {
 		bad("readiness.interval", "%v: want 1s to 24h", config.Readiness.Interval)
+	}
+	if config.Network.Interval < time.Second || config.Network.Interval > 24*time.Hour {
+		bad("network.interval", "%v: want 1s to 24h", config.Network.Interval)
+	}
+	if !filepath.IsAbs(config.Network.StateDirectory) {
+		bad("network.stateDirectory", "%q: want a path from /", config.Network.StateDirectory)
+	}
+	for i, pattern := range config.Network.Policies {
+		if _, err := filepath.Match(pattern, ""); err != nil || !filepath.IsAbs(pattern) {
+			bad(fmt.Sprintf("network.policies[%d]", i), "%q: want a path from /, or a pattern", pattern)
+		}
 	}
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, config.Log.Level) {
 		bad("log.level", "%q: want one of %v", config.Log.Level, levels)

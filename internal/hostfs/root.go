@@ -116,10 +116,7 @@ func (r *Root) read(name string) ([]byte, error) {
 // readAll makes the system calls itself: package os would also ask for each
 // file whether it can be polled, which costs more than the reading.
 func readAll(name string) ([]byte, error) {
-	// A FIFO or a device in the place of a file must not hold the reader.
-	fd, err := again(func() (int, error) {
-		return unix.Open(name, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NONBLOCK|unix.O_NOCTTY, 0)
-	})
+	fd, err := openFile(name, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -48,7 +48,7 @@ type counters struct {
 	vcpus    qemu.Num
 	resident qemu.Num
 
-	ticks, rx, tx, packets, drops              qemu.Num // read for this look
+	ticks, waited, rx, tx, packets, drops      qemu.Num // read for this look
 	cpu, delay, exits, read, written, requests qemu.Num // read when monitor says
 }
 
@@ -69,8 +69,11 @@ func countersOf(vm *qemu.VM) counters {
 		if vm.Process.Resident.Set {
 			c.resident = vm.Process.Resident
 		}
-		for _, used := range vm.Process.CPU {
-			add(&c.ticks, used)
+		for _, used := range vm.Process.Threads {
+			add(&c.ticks, used.CPU)
+		}
+		for _, thread := range vm.Process.VCPUs {
+			add(&c.waited, thread.Delay)
 		}
 	}
 	for i := range vm.VCPUs {
@@ -135,7 +138,7 @@ func rowOf(id identity, old, vm counters, passed time.Duration) Row {
 		Namespace: id.namespace, Name: id.name, UUID: id.uuid, State: string(vm.state),
 		VCPUs: value(vm.vcpus), Memory: value(vm.resident),
 		CPU:       rate(old.ticks, vm.ticks, passed, 1), // a tick is a hundredth of a second
-		Delay:     rate(old.delay, vm.delay, asked, percent),
+		Delay:     rate(old.waited, vm.waited, passed, percent),
 		Exits:     rate(old.exits, vm.exits, asked, 1),
 		ReadBytes: rate(old.read, vm.read, asked, 1), WriteBytes: rate(old.written, vm.written, asked, 1),
 		Requests: rate(old.requests, vm.requests, asked, 1),
@@ -144,6 +147,9 @@ func rowOf(id identity, old, vm counters, passed time.Duration) Row {
 	}
 	if row.CPU == nil {
 		row.CPU = rate(old.cpu, vm.cpu, asked, percent)
+	}
+	if row.Delay == nil {
+		row.Delay = rate(old.delay, vm.delay, asked, percent)
 	}
 	return row
 }

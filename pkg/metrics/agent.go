@@ -18,6 +18,15 @@ type TaskState struct {
 // TaskReady is the state of a task that does its work.
 const TaskReady = "ready"
 
+// ProgramState is a BPF program of the agent.
+type ProgramState struct {
+	Name   string
+	Reason string // why it does not run; ProgramLoaded when it does
+}
+
+// ProgramLoaded is the reason of a program that runs.
+const ProgramLoaded = "Loaded"
+
 // ConfigState says whether the running configuration is the one on disk.
 type ConfigState struct {
 	Successful  bool      // the last attempt to load it
@@ -76,6 +85,20 @@ var sourceFamilies = [...]family[sourceHealth]{
 		func(w *writer, s *sourceHealth) { w.put(qemu.Some(uint64(s.Unused))) },
 	},
 }
+
+// programFamilies are the families of one BPF program.
+var programFamilies = [...]family[ProgramState]{
+	{
+		"virtnode_bpf_program_up", gauge, plain, "", fromAgent, "Whether a program of the agent runs in the kernel. Without it, the families that it measures have no series.",
+		func(w *writer, p *ProgramState) { w.put(boolean(p.Reason == ProgramLoaded)) },
+	},
+	{
+		"virtnode_bpf_program_state", gauge, plain, "reason", fromAgent, "How a program is, in one word: Loaded, or why it does not run. Always 1.",
+		func(w *writer, p *ProgramState) { w.putState("reason", p.Reason) },
+	},
+}
+
+func labelProgram(buf []byte, p *ProgramState) []byte { return appendLabel(buf, "program", p.Name) }
 
 // taskFamilies are the families of one task of the agent.
 var taskFamilies = [...]family[TaskState]{

@@ -8,7 +8,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	dto "github.com/prometheus/client_model/go"
@@ -61,7 +60,7 @@ func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 			Current: num(), Maximum: num(), Resident: num(), Available: num(), Unused: num(), Usable: num(), DiskCaches: num(), SwapIn: num(), SwapOut: num(),
 			MajorFaults: num(), MinorFaults: num(), HugetlbAllocations: num(), HugetlbFails: num(), LastUpdate: qemu.Some(1_700_000_000),
 		},
-		Process: &qemu.Process{PID: 42, Start: time.Unix(1_700_000_000, 250_000_000), Resident: num(), CPU: [len(qemu.Roles)]qemu.Num{num(), num(), num(), num(), num()}},
+		Process: wholeProcess(num, cpus),
 	}
 	for i := range cpus {
 		vm.VCPUs = append(vm.VCPUs, qemu.VCPU{Index: uint32(i), State: qemu.VCPURunning, Time: num(), Wait: num(), Delay: num(), Halted: qemu.Some(0)})
@@ -105,7 +104,9 @@ func parse(t testing.TB, page string) map[string]*dto.MetricFamily {
 
 func TestExposition(t *testing.T) {
 	bare := qemu.VM{Name: "no \"libvirt\"\n\\ \xff here", Source: qemu.SourceProc, Process: &qemu.Process{PID: 1}}
-	golden(t, "testdata/vms.prom", encode(bare, wholeVM("web", 2, 1, 2)))
+	web := wholeVM("web", 2, 1, 2)
+	web.Process.VFs = []qemu.VF{wholeVF("0000:65:02.0", 1), wholeVF("0000:65:02.1", 2)}
+	golden(t, "testdata/vms.prom", encode(bare, web))
 }
 
 func TestWhatNobodyKnowsHasNoSeries(t *testing.T) {

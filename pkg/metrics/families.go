@@ -5,6 +5,7 @@ import "github.com/virtnode/nodeagent/pkg/qemu"
 // Where the values of a family come from, and what reading them costs.
 const (
 	fromKernel  = "kernel"
+	fromBPF     = "bpf"
 	fromLight   = "light"
 	fromMonitor = "monitor"
 	fromAgent   = "agent"
@@ -41,6 +42,13 @@ var vmGroups = [...]group{
 	{"perf", true, perfFamilies[:]},
 	{"bandwidth", true, bandwidthFamilies[:]},
 	{"dirtyrate", false, dirtyRateFamilies[:]},
+	{"job", true, jobFamilies[:]},
 	{"thread", true, threadFamilies[:]},
+	{"thread_detail", false, threadDetailFamilies[:]},
+	{"sched", true, schedFamilies[:]},
 	{"process", true, processFamilies[:]},
+	{"process_detail", false, processDetailFamilies[:]},
+	{"cgroup", true, cgroupFamilies[:]},
+	{"pressure", true, pressureFamilies[:]},
+	{"vf", true, vfFamilies[:]},
 }

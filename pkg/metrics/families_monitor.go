@@ -347,6 +347,69 @@ var dirtyRateFamilies = [...]family[qemu.VM]{
 	},
 }
 
+// jobFamilies are how far a migration, or a job like it, is while it lasts.
+var jobFamilies = [...]family[qemu.VM]{
+	{
+		"virtnode_vm_job_state", gauge, plain, "job", fromMonitor, "The long job that libvirt does on the machine, such as a migration. Always 1; without one there is no series.",
+		func(w *writer, vm *qemu.VM) { w.putState("job", vm.Job.Kind) },
+	},
+	{
+		"virtnode_vm_job_elapsed_seconds", gauge, nanoseconds, "", fromMonitor, "How long the job has taken so far.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.Elapsed) },
+	},
+	{
+		"virtnode_vm_job_downtime_seconds", gauge, nanoseconds, "", fromMonitor, "How long the machine is expected to stand still at the end of the job, or did.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.Downtime) },
+	},
+	{
+		"virtnode_vm_job_setup_seconds", gauge, nanoseconds, "", fromMonitor, "How long it took to begin the job.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.Setup) },
+	},
+	{
+		"virtnode_vm_job_total_bytes", gauge, plain, "part", fromMonitor, "What the job has to transfer.",
+		progress(func(p *qemu.Progress) qemu.Num { return p.Total }),
+	},
+	{
+		"virtnode_vm_job_processed_bytes", gauge, plain, "part", fromMonitor, "What the job has transferred; memory that the guest writes to again counts again.",
+		progress(func(p *qemu.Progress) qemu.Num { return p.Processed }),
+	},
+	{
+		"virtnode_vm_job_remaining_bytes", gauge, plain, "part", fromMonitor, "What the job has yet to transfer.",
+		progress(func(p *qemu.Progress) qemu.Num { return p.Remaining }),
+	},
+	{
+		"virtnode_vm_job_throughput_bytes_per_second", gauge, plain, "part", fromMonitor, "How fast the job transfers.",
+		progress(func(p *qemu.Progress) qemu.Num { return p.Rate }),
+	},
+	{
+		"virtnode_vm_job_memory_dirtied_bytes_per_second", gauge, plain, "", fromMonitor, "How fast the guest writes to memory, as the job measures it; a migration ends only if this is less than its throughput.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.MemoryDirtied) },
+	},
+	{
+		"virtnode_vm_job_memory_iteration", gauge, plain, "", fromMonitor, "Which pass over the guest's memory the job is in.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.Iteration) },
+	},
+	{
+		"virtnode_vm_job_postcopy_requests", gauge, plain, "", fromMonitor, "Pages that the other end had to ask for after the machine had moved.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.PostcopyRequests) },
+	},
+	{
+		"virtnode_vm_job_throttle_percent", gauge, plain, "", fromMonitor, "Part of its time that auto-converge takes from the guest, so that the migration ends.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.Throttle) },
+	},
+	{
+		"virtnode_vm_job_vfio_transferred_bytes", gauge, plain, "", fromMonitor, "State of passed-through devices that the job has transferred.",
+		func(w *writer, vm *qemu.VM) { w.put(vm.Job.VFIO) },
+	},
+}
+
+func progress(value func(*qemu.Progress) qemu.Num) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		w.putLabel("part", "memory", value(&vm.Job.Memory))
+		w.putLabel("part", "disk", value(&vm.Job.Disk))
+	}
+}
+
 // healthFamilies are how a machine's monitor class is.
 var healthFamilies = [...]family[qemu.VM]{
 	{

@@ -37,6 +37,10 @@ func seldomVM(name string) qemu.VM {
 		},
 		Perf:      []qemu.Perf{{Name: "instructions", Value: some(5)}, {Name: "task_clock", Value: some(1_000_000)}, {Name: "cmt", Value: some(1)}},
 		Bandwidth: []qemu.Bandwidth{{Monitor: "vcpus_0", Node: 1, Local: some(10), Total: some(20)}},
+		Job: qemu.Job{
+			Kind: "migration out", Elapsed: some(1_500_000_000), Downtime: some(20_000_000), Setup: some(3_000_000), Memory: qemu.Progress{Total: some(100), Processed: some(120), Remaining: some(40), Rate: some(7)},
+			Disk: qemu.Progress{Total: some(8)}, MemoryDirtied: some(8192), Iteration: some(4), PostcopyRequests: some(0), Throttle: some(30), VFIO: some(5),
+		},
 		DirtyRate: qemu.DirtyRate{State: qemu.DirtyRateMeasured, Rate: some(3 << 20)},
 	}
 	return vm

@@ -16,6 +16,7 @@ nodeagent serves these families at ` + "`/metrics`" + `, and the usual ` + "`go_
 
 Class says where a value comes from, and so when it is there:
 ` + "`kernel`" + ` is /proc, which needs neither libvirt nor a QEMU that answers;
+` + "`bpf`" + ` is a program that the agent puts into the kernel, if that takes it (` + "`virtnode_bpf_program_up`" + `);
 ` + "`light`" + ` is libvirt, without a question to QEMU;
 ` + "`monitor`" + ` is libvirt asking QEMU;
 ` + "`agent`" + ` is nodeagent itself.
@@ -33,6 +34,7 @@ A value that nobody knows has no series: it is never shown as zero.
 		appendTable(&b, title, "", group.families)
 	}
 	appendTable(&b, "Sources of VM telemetry", "source class", sourceFamilies[:])
+	appendTable(&b, "Programs in the kernel", "program", programFamilies[:])
 	appendTable(&b, "Readiness of the host", "", readinessFamilies[:])
 	appendTable(&b, "Checks of the host's readiness", "area check", checkFamilies[:])
 	appendTable(&b, "Tasks of the agent", "task", taskFamilies[:])

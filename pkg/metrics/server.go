@@ -37,6 +37,7 @@ type Options struct {
 	// Readiness returns nil before the first probe of the host.
 	Readiness func() *Readiness
 	Tasks     func() []TaskState
+	Programs  func() []ProgramState // in the kernel
 	Config    func() ConfigState
 	// Report returns the last readiness report, to be served as JSON; an
 	// error means that there is none yet.

@@ -130,9 +130,7 @@ func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadl
 	} else {
 		limit = min(limit, maxDomainReply)
 		args = binary.BigEndian.AppendUint32(args, 1)
-		args = appendString(args, of.name)
-		args = append(args, of.uuid[:]...)
-		args = binary.BigEndian.AppendUint32(args, of.number)
+		args = appendDomain(args, of)
 	}
 	args = binary.BigEndian.AppendUint32(args, uint32(groups))
 	args = binary.BigEndian.AppendUint32(args, uint32(libvirt.ConnectGetAllDomainsStatsNowait))
@@ -234,6 +232,13 @@ func parseError(payload []byte) error {
 		return fmt.Errorf("%w: an unreadable error", errBadReply)
 	}
 	return &callError{code: libvirt.ErrorNumber(code), message: string(message)}
+}
+
+// appendDomain appends a remote_nonnull_domain.
+func appendDomain(data []byte, of *domainRef) []byte {
+	data = appendString(data, of.name)
+	data = append(data, of.uuid[:]...)
+	return binary.BigEndian.AppendUint32(data, of.number)
 }
 
 // appendString appends an XDR string.

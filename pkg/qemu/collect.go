@@ -28,9 +28,12 @@ type Options struct {
 	CallTimeout time.Duration // one reading of one source may take: 10 s
 	MaxAge      time.Duration // a late reading is served while younger: 1 min
 
-	MonitorCalls int // calls at a time to one daemon's QEMUs: 4
+	MonitorCalls int      // calls at a time to one daemon's QEMUs: 4
+	VFs          VFReader // nil: virtual functions have no counters
+	RunQueue     RunQueue // nil: run-queue delays are not measured
 	// Groups switches groups of statistics on and off; see groups.go. One that
-	// is not named is as it is by default. State is always on.
+	// is not named is as it is by default. State is always on, and so is what
+	// the kernel tells but threadDetail.
 	Groups map[string]bool
 	// KVMStats names the statistics of KVM to keep, of virtual CPUs and of
 	// whole machines; nil means a few that are worth it.
@@ -162,6 +165,7 @@ func (c *Collector) Run(ctx context.Context, ready func()) error {
 	c.ended = true
 	c.mu.Unlock()
 	c.work.Wait()
+	c.proc.stop()
 	for _, d := range c.daemons {
 		d.stop()
 	}

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/digitalocean/go-libvirt"
 )
@@ -189,9 +190,19 @@ func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
 	got := c.Collect(t.Context())
 
 	web, db := vmNamed("web", 2, system, now.Now()), vmNamed("db", 1, system, now.Now())
-	web.Process = &Process{PID: 100, Start: time.Unix(1_700_000_002, 5e8), Resident: Some(45 << 20), CPU: [len(Roles)]Num{RoleOther: Some(39), RoleEmulator: Some(7), RoleVCPU: Some(50), RoleIOThread: Some(4)}}
-	lonely := VM{Name: "lonely", Domain: "lonely", Kind: KindQEMU, Source: SourceProc, Process: &Process{PID: 200, Start: time.Unix(1_700_000_003, 0), Resident: Some(45 << 20), CPU: [len(Roles)]Num{RoleOther: Some(13), RoleEmulator: Some(7)}}}
-	if diff := cmp.Diff([]VM{db, lonely, web}, got.VMs); diff != "" {
+	// Both count the time of virtual CPU 0: the kernel's number is served.
+	web.VCPUs[0].Time = Some(500_000_000)
+	web.Process = &Process{
+		PID: 100, Start: time.Unix(1_700_000_002, 5e8), Resident: Some(45 << 20), MinorFaults: Some(100), MajorFaults: Some(5),
+		Threads:   [len(Roles)]Usage{RoleOther: spent(39, 11), RoleEmulator: spent(7, 1), RoleVCPU: spent(50, 12), RoleIOThread: spent(4, 1)},
+		VCPUs:     []VCPUThread{{0, spent(50, 12)}},
+		IOThreads: []NamedThread{{"iothread1", spent(4, 1)}},
+	}
+	lonely := VM{Name: "lonely", Domain: "lonely", Kind: KindQEMU, Source: SourceProc, Process: &Process{
+		PID: 200, Start: time.Unix(1_700_000_003, 0), Resident: Some(45 << 20), MinorFaults: Some(100), MajorFaults: Some(5),
+		Threads: [len(Roles)]Usage{RoleOther: spent(13, 4), RoleEmulator: spent(7, 1)},
+	}}
+	if diff := cmp.Diff([]VM{db, lonely, web}, got.VMs, cmpopts.EquateEmpty()); diff != "" {
 		t.Errorf("machines (-want +got):\n%s", diff)
 	}
 	want := []SourceState{

@@ -4,7 +4,7 @@
 // process. Each of them is a source, and what a source can tell is split into
 // cost classes, because the price differs a thousandfold:
 //
-//   - kernel: /proc, needs neither libvirt nor QEMU;
+//   - kernel: /proc and control groups, need neither libvirt nor QEMU;
 //   - light: libvirt's state and interface groups, which cost no QMP command,
 //     for all machines in one call;
 //   - monitor: cpu, balloon, vcpu and block, which cost several per machine
@@ -12,9 +12,11 @@
 //
 // The stages, a file each: discover (which sockets), dial and call (a bounded
 // exchange with a daemon), daemon (a connection that comes back), decode
-// (reply to values), process (/proc to values), source (one reading in flight
-// per source), monitor (machines asked a few at a time), collect (one
-// scrape), merge (one entry per machine).
+// (reply to values), scan (the kernel class: which processes are QEMUs), and
+// for each of them process (who it is), threads, stat, status, io, belongings
+// (what it has for long), netdev (its taps), cgroup and quota; source (one
+// reading in flight per source), monitor (machines asked a few at a time),
+// collect (one scrape), merge and join (one entry per machine).
 //
 // Nothing runs between scrapes. A daemon that hangs costs one goroutine and
 // one connection, a QEMU that hangs a slot for the length of a deadline, and

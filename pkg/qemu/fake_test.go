@@ -70,6 +70,7 @@ type fakeDomain struct {
 	name   string
 	uuid   [16]byte
 	off    bool
+	job    []fakeParam // nil: there is none
 	starts uint32
 	params map[uint32][]fakeParam
 }
@@ -338,6 +339,15 @@ func (d *fakeDaemon) handle(proc uint32, args []byte, mode mode) (payload []byte
 		}
 		return d.stats(args), statusOK
 	}
+	if proc == procJobStats {
+		w := walker{data: args}
+		name := string(w.bytes())
+		d.asked["job of "+name]++
+		if i := slices.IndexFunc(d.domains, func(dom fakeDomain) bool { return dom.name == name && dom.job != nil }); i >= 0 {
+			return encodeParams(u32(nil, 2), d.domains[i].job), statusOK
+		}
+		return append(appendString(u32(u32(u32(nil, 55), 10), 1), "no job"), make([]byte, 16)...), statusError
+	}
 	return appendString(u32(u32(u32(nil, 1), 7), 1), "unknown procedure"), statusError
 }
 
@@ -358,10 +368,15 @@ func encodeStats(domains []fakeDomain, groups uint32) []byte {
 				params = append(params, dom.params[bit]...)
 			}
 		}
-		out = u32(out, uint32(len(params)))
-		for _, p := range params {
-			out = appendParam(appendString(out, p.field), p.value)
-		}
+		out = encodeParams(out, params)
+	}
+	return out
+}
+
+func encodeParams(out []byte, params []fakeParam) []byte {
+	out = binary.BigEndian.AppendUint32(out, uint32(len(params)))
+	for _, p := range params {
+		out = appendParam(appendString(out, p.field), p.value)
 	}
 	return out
 }

@@ -23,7 +23,10 @@ var groups = [...]struct {
 	{"iothread", libvirt.DomainStatsIothread, Monitor, true},
 	{"kvm", libvirt.DomainStatsVm, Monitor, true},
 	{"dirtyrate", libvirt.DomainStatsDirtyrate, Monitor, false},
+	{jobGroup, 0, Monitor, true}, // asked for while there is a job, in a call of its own
 }
+
+const jobGroup = "job"
 
 // seldom are the groups that most machines tell nothing of. One that told
 // nothing is not asked for again before reconsider, or before the machine is

@@ -2,9 +2,11 @@ package qemu
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"runtime"
+	"strings"
 	"testing"
 	"time"
 
@@ -52,17 +54,54 @@ func (h *fakeHost) remove(name string) {
 	}
 }
 
-// process makes a QEMU process; threads are given by name and ticks.
+// process makes a QEMU process, or changes it; threads are given by name and
+// ticks. As with the kernel's, the files of a thread that has ended are empty
+// to those who have them open.
 func (h *fakeHost) process(pid int, start uint64, cmdline string, total uint64, threads ...thread) {
 	h.t.Helper()
 	dir := fmt.Sprintf("/proc/%d", pid)
+	threads = append([]thread{{"qemu-system-x86", 7}}, threads...)
 	h.write(dir+"/comm", "qemu-system-x86\n")
 	h.write(dir+"/cmdline", cmdline)
-	h.write(dir+"/stat", statLine(pid, "qemu-system-x86", total, start))
+	h.write(dir+"/stat", strings.Replace(statLine(pid, "qemu-system-x86", total, start), " 20 0 4 0 ", fmt.Sprintf(" 20 0 %d 0 ", len(threads)), 1))
 	h.write(dir+"/status", "Name:\tqemu-system-x86\nVmPeak:\t  900 kB\nVmRSS:\t  46080 kB\nThreads:\t4\n")
-	h.remove(dir + "/task")
-	for i, th := range append([]thread{{"qemu-system-x86", 7}}, threads...) {
+	for i, th := range threads {
 		h.write(fmt.Sprintf("%s/task/%d/stat", dir, pid+i), statLine(pid+i, th.comm, th.ticks, start+uint64(i)))
+	}
+	for i := len(threads); h.exists(fmt.Sprintf("%s/task/%d", dir, pid+i)); i++ {
+		h.end(fmt.Sprintf("%s/task/%d", dir, pid+i))
+	}
+}
+
+// end removes what is below a directory, so that those see it too who have it open.
+func (h *fakeHost) end(dir string) {
+	h.t.Helper()
+	err := filepath.WalkDir(filepath.Join(h.dir, dir), func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.Type().IsRegular() {
+			return err
+		}
+		return os.Truncate(name, 0)
+	})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.remove(dir)
+}
+
+func (h *fakeHost) exists(name string) bool {
+	_, err := os.Stat(filepath.Join(h.dir, name))
+	return err == nil
+}
+
+// link makes a symbolic link, which points to anything.
+func (h *fakeHost) link(name, target string) {
+	h.t.Helper()
+	full := filepath.Join(h.dir, name)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
+		h.t.Fatal(err)
+	}
+	if err := os.Symlink(target, full); err != nil {
+		h.t.Fatal(err)
 	}
 }
 
@@ -101,4 +140,14 @@ func checkGoroutines(t testing.TB) {
 	t.Cleanup(func() {
 		eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
 	})
+}
+
+// descriptors counts the open files of this process.
+func descriptors(t testing.TB) int {
+	t.Helper()
+	entries, err := os.ReadDir("/proc/self/fd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return len(entries)
 }

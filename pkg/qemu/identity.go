@@ -173,10 +173,13 @@ func (f *podFinder) read(pid int) (string, error) {
 	return parsePodCgroup(data), err
 }
 
+// podOfGroup returns the UID of the pod that a control group is of.
 func podOfGroup(name string) string {
 	if slice, systemd := strings.CutSuffix(name, ".slice"); systemd {
-		_, uid, _ := strings.Cut(slice, "-pod")
-		name = "pod" + strings.ReplaceAll(uid, "_", "-")
+		if !strings.HasPrefix(slice, "kubepods") {
+			return ""
+		}
+		name = strings.ReplaceAll(slice[strings.LastIndexByte(slice, '-')+1:], "_", "-")
 	}
 	if uid, found := strings.CutPrefix(name, "pod"); found && isPodUID(uid) {
 		return uid

@@ -70,6 +70,7 @@ func TestParsePodCgroup(t *testing.T) {
 		"one made inside":   {"0::/kubepods/pod" + uid + "/abc/pod99999999-2222-3333-4444-555555555555", uid},
 		"the host's":        {"0::/system.slice/libvirtd.service", ""},
 		"machine":           {"0::/machine.slice/machine-qemu\\x2d1\\x2dweb.scope/libvirt", ""},
+		"a slice like one":  {"0::/user-pod" + under + ".slice/x", ""},
 		"no UID":            {"0::/kubepods/podman/x", ""},
 		"nothing":           {"", ""},
 		"broken":            {"0:/pod" + uid, ""},

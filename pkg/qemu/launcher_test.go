@@ -9,8 +9,10 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 )
@@ -52,14 +54,6 @@ func (h *fakeHost) move(from, to string) {
 	h.t.Helper()
 	h.mkdir(path.Dir(to))
 	if err := os.Rename(filepath.Join(h.dir, from), filepath.Join(h.dir, to)); err != nil {
-		h.t.Fatal(err)
-	}
-}
-
-func (h *fakeHost) link(target, name string) {
-	h.t.Helper()
-	h.mkdir(path.Dir(name))
-	if err := os.Symlink(target, filepath.Join(h.dir, name)); err != nil {
 		h.t.Fatal(err)
 	}
 }
@@ -146,26 +140,26 @@ func TestLauncherOfOldKubeVirt(t *testing.T) {
 // host's daemon is not reached.
 func TestLauncherFollowsNoLink(t *testing.T) {
 	for name, attack := range map[string]func(h *fakeHost){
-		"socket, absolute": func(h *fakeHost) { h.link("/run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "virtqemud-sock")) },
+		"socket, absolute": func(h *fakeHost) { h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), "/run/libvirt/libvirt-sock") },
 		"socket, outside the root": func(h *fakeHost) {
-			h.link(filepath.Join(h.dir, "/run/libvirt/libvirt-sock"), path.Join(runtimeDir(podA), "virtqemud-sock"))
+			h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), filepath.Join(h.dir, "/run/libvirt/libvirt-sock"))
 		},
 		"socket, relative": func(h *fakeHost) {
-			h.link("../../../../../../../../run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "virtqemud-sock"))
+			h.link(path.Join(runtimeDir(podA), "virtqemud-sock"), "../../../../../../../../run/libvirt/libvirt-sock")
 		},
-		"socket of another name":  func(h *fakeHost) { h.link("/run/libvirt/libvirt-sock", path.Join(runtimeDir(podA), "libvirt-sock")) },
-		"directory of the socket": func(h *fakeHost) { h.link(filepath.Join(h.dir, "/run/libvirt"), runtimeDir(podA)) },
+		"socket of another name":  func(h *fakeHost) { h.link(path.Join(runtimeDir(podA), "libvirt-sock"), "/run/libvirt/libvirt-sock") },
+		"directory of the socket": func(h *fakeHost) { h.link(runtimeDir(podA), filepath.Join(h.dir, "/run/libvirt")) },
 		"directory on the way": func(h *fakeHost) {
-			h.link(filepath.Join(h.dir, "/var/lib/kubelet/pods", podB, "volumes"), path.Join(pods, podA, "volumes"))
+			h.link(path.Join(pods, podA, "volumes"), filepath.Join(h.dir, "/var/lib/kubelet/pods", podB, "volumes"))
 		},
-		"the pod's own directory":   func(h *fakeHost) { h.link(podB, path.Join(pods, podA)) },
+		"the pod's own directory":   func(h *fakeHost) { h.link(path.Join(pods, podA), podB) },
 		"a file, not a socket":      func(h *fakeHost) { h.write(path.Join(runtimeDir(podA), "virtqemud-sock"), "x") },
 		"a directory, not a socket": func(h *fakeHost) { h.mkdir(path.Join(runtimeDir(podA), "virtqemud-sock")) },
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
 			host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
-			h.link("libvirt-sock", "/run/libvirt/virtqemud-sock")
+			h.link("/run/libvirt/virtqemud-sock", "libvirt-sock")
 			other := h.launcher(podB)
 			h.cgroup("0::/kubepods/pod" + podA + "\n") // the last line of defence is down
 			attack(h)
@@ -210,7 +204,7 @@ func TestLauncherSocketIsTheOneThatWasLookedAt(t *testing.T) {
 	host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
 	own := h.launcher(podA)
 	socket := filepath.Join(h.dir, runtimeDir(podA), "virtqemud-sock")
-	h.link(filepath.Join(h.dir, "/run/libvirt/libvirt-sock"), "/evil")
+	h.link("/evil", filepath.Join(h.dir, "/run/libvirt/libvirt-sock"))
 	evil := filepath.Join(h.dir, "evil")
 	ctx, cancel := context.WithCancel(t.Context())
 	swapped := make(chan struct{})
@@ -364,4 +358,57 @@ func BenchmarkLauncherScan(b *testing.B) {
 	for b.Loop() {
 		l.scan(w)
 	}
+}
+
+// TestCollectFollowsPods: machines of pods are told by their names in the
+// cluster, with their process, as long as the pod is there.
+func TestCollectFollowsPods(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	host := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	host.domains = []fakeDomain{domainNamed("ns_vm", 1)}
+	h.mkdir(pods)
+	opt := patient(h, now)
+	opt.Kubelet = "/var/lib/kubelet"
+	c := run(t, opt)
+	names := func() string {
+		s := c.Collect(t.Context())
+		defer s.Release()
+		var all []string
+		for _, vm := range s.VMs {
+			all = append(all, fmt.Sprintf("%s/%s %s %t %.1s", vm.Namespace, vm.Name, vm.Kind, vm.Process != nil, vm.Pod))
+		}
+		return strings.Join(all, ", ")
+	}
+	until := func(what, want string) {
+		t.Helper()
+		var have string
+		eventually(t, what+": "+want, func() bool { have = names(); return have == want })
+	}
+	until("the host's alone", "/ns_vm libvirt false ")
+
+	_, uuid := uuidOf(2)
+	h.process(200, 300, "qemu-system-x86_64\x00-name\x00guest=ns_vm\x00-uuid\x00"+uuid+"\x00", 20)
+	h.write("/proc/200/cgroup", "0::/kubepods/pod"+podA+"/compute\n")
+	h.mkdir("/var/log/pods/ns_virt-launcher-vm-abcde_" + podA)
+	d := h.launcher(podA)
+	d.set(func(d *fakeDaemon) {
+		// A second one is more than a launcher has.
+		d.domains = []fakeDomain{domainNamed("ns_vm", 2), domainNamed("ns_more", 3)}
+		d.control.xml = map[string]string{"ns_vm": domainText}
+	})
+	until("with its pod", "/ns_vm libvirt false , ns/vm kubevirt true a")
+
+	d.set(func(d *fakeDaemon) {
+		d.domains = []fakeDomain{domainNamed(strings.Repeat("\xff\"\n", 4000), 2)}
+	})
+	eventually(t, "a hostile name is bounded", func() bool {
+		have := names()
+		return strings.Contains(have, "ns/\uFFFD\"\n") && len(have) < 1000 && utf8.ValidString(have)
+	})
+
+	h.remove(path.Join(pods, podA))
+	h.remove("/proc/200")
+	until("the pod has gone", "/ns_vm libvirt false ")
+	d.set(func(d *fakeDaemon) { d.domains = nil })
 }

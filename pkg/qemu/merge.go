@@ -138,7 +138,7 @@ func (e *entry) copyTo(vm *VM) {
 	vm.VCPUKVM = refill(before.VCPUKVM, monitor.VCPUKVM)
 	vm.Process, vm.Monitor = nil, e.health
 	if e.process != nil {
-		vm.Process = e.process.Process
+		vm.join(e.process)
 	}
 }
 

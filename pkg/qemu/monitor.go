@@ -32,6 +32,7 @@ type monitor struct {
 	maxAge time.Duration
 	slots  int // calls at a time
 	begin  func(func()) bool
+	jobs   *jobs // nil: nobody wants to know; used by start only
 
 	mu     *sync.Mutex // of the collector, for all that follows
 	closed bool
@@ -51,6 +52,7 @@ type monitor struct {
 type guest struct {
 	ref         domainRef
 	seen        uint64 // number of the last list that had it
+	job         string
 	round       *round // nil while nothing is asked of it
 	last, spare reading
 	read        time.Time // when last was read
@@ -74,6 +76,7 @@ type call struct {
 	guest *guest
 	ref   domainRef // of the guest when the call began
 	bits  libvirt.DomainStatsTypes
+	job   string
 	since time.Time   // by the system's clock, as watch is
 	watch *time.Timer // goes off when the call is late
 	late  bool
@@ -81,17 +84,24 @@ type call struct {
 }
 
 func newMonitor(d *daemon, c *Collector) *monitor {
-	return &monitor{
+	m := &monitor{
 		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
 		groups: bitsOf(Monitor, c.opt.Groups), names: internTable(c.opt.KVMStats),
 		slots: c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
 		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
 	}
+	if on, set := c.opt.Groups[jobGroup]; on || !set {
+		m.jobs = newJobs(d.root, d.target)
+	}
+	return m
 }
 
 // start begins a round for the machines that the light class has just listed,
 // but for those that are being asked already and those in quarantine.
 func (m *monitor) start(refs []domainRef) {
+	if m.jobs != nil {
+		m.jobs.refresh(refs)
+	}
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -137,7 +147,9 @@ func (m *monitor) update(refs []domainRef) {
 			g.silent = 0
 			g.health, g.timeouts, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, time.Time{}
 		}
-		g.ref, g.seen = ref, m.lists
+		if g.ref, g.seen = ref, m.lists; m.jobs != nil {
+			g.job = m.jobs.of(ref.name)
+		}
 	}
 	for uuid, g := range m.guests {
 		if g.seen != m.lists && g.round == nil {
@@ -244,7 +256,7 @@ func (m *monitor) next(c *call) bool {
 			g.leave()
 			continue
 		}
-		c.guest, c.ref, c.since = g, g.ref, time.Now()
+		c.guest, c.ref, c.job, c.since = g, g.ref, g.job, time.Now()
 		c.bits = m.groups &^ g.silent
 		if g.silent != 0 && !m.now().Before(g.reconsider) {
 			c.bits = m.groups
@@ -258,11 +270,30 @@ func (m *monitor) next(c *call) bool {
 func (m *monitor) ask(c *call) error {
 	c.watch.Reset(m.patience())
 	defer c.watch.Stop()
-	payload, err := c.stats(c.bits, &c.ref, c.since.Add(m.limit))
+	deadline := c.since.Add(m.limit)
+	payload, err := c.stats(c.bits, &c.ref, deadline)
 	if err != nil {
 		return err
 	}
-	return c.guest.spare.decode(payload, m.daemon.target.name)
+	r := &c.guest.spare
+	if err := r.decode(payload, m.daemon.target.name); err != nil || len(r.vms) == 0 || c.job == "" {
+		return err
+	}
+	r.vms[0].Job.Kind = c.job
+	if interrupted(r, c.bits) {
+		return nil // what comes next would wait for the lock
+	}
+	payload, err = c.conn.jobStats(&c.ref, deadline)
+	switch {
+	case reasonOf(err) == CallRefused: // the job has ended meanwhile
+		return nil
+	case err != nil:
+		c.close()
+		return err
+	}
+	unused, err := r.vms[0].Job.decode(payload)
+	r.unused += unused
+	return err
 }
 
 // finish stores what a call brought.

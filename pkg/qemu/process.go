@@ -3,7 +3,6 @@ package qemu
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"path"
 	"strconv"
 	"strings"
@@ -21,12 +20,16 @@ type identity struct {
 	uuid string // likewise
 	// machine is false for a QEMU started to ask what it can do.
 	machine bool
+	// shared says that the guest's RAM is a file or shared memory, not part
+	// of the process's anonymous memory.
+	shared bool
 }
 
 // parseCmdline reads a QEMU's /proc/PID/cmdline: -name guest=NAME,... or
 // -name NAME, and -uuid.
 func parseCmdline(data []byte) identity {
 	id := identity{machine: true}
+	backed, anonymous := false, false
 	args := bytes.Split(bytes.TrimSuffix(data, []byte{0}), []byte{0})
 	for i := 1; i+1 < len(args); i++ {
 		option, isOption := strings.CutPrefix(string(args[i]), "-")
@@ -46,12 +49,26 @@ func parseCmdline(data []byte) identity {
 		case "machine", "M":
 			kind, _, _ := strings.Cut(value, ",")
 			id.machine = strings.TrimPrefix(kind, "type=") != "none"
+		case "object":
+			backed, anonymous = backed || sharedBackend(value), anonymous || strings.Contains(value, "memory-backend-ram")
 		default:
 			continue
 		}
 		i++
 	}
+	id.shared = backed && !anonymous
 	return id
+}
+
+// sharedBackend reports whether a -object, in QEMU's own form or as JSON, is
+// memory that the guest's writes go to directly: a private mapping of a file
+// gets anonymous copies of what is written.
+func sharedBackend(object string) bool {
+	if strings.Contains(object, "memory-backend-memfd") {
+		return !strings.Contains(object, "share=off") && !strings.Contains(object, `"share":false`)
+	}
+	return strings.Contains(object, "memory-backend-file") &&
+		(strings.Contains(object, "share=on") || strings.Contains(object, `"share":true`))
 }
 
 // guestName reads the value of -name, in which a comma is written twice.
@@ -94,52 +111,6 @@ func normalUUID(text string) string {
 	return text
 }
 
-// stat is what /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)).
-type stat struct {
-	comm  string
-	state byte
-	ticks uint64 // user and system time, in ticks of 10 ms
-	start uint64 // ticks since the machine's boot
-}
-
-// parseStat reads /proc/PID/stat. The second field is in parentheses and may
-// hold anything, parentheses and blanks too; the last ")" ends it.
-func parseStat(data []byte) (stat, error) {
-	open, end := bytes.IndexByte(data, '('), bytes.LastIndexByte(data, ')')
-	if open < 0 || end < open {
-		return stat{}, errors.New("want a name in parentheses")
-	}
-	fields := bytes.Fields(data[end+1:])
-	if len(fields) < 20 || len(fields[0]) != 1 {
-		return stat{}, fmt.Errorf("want 20 fields after the name, have %d", len(fields))
-	}
-	s := stat{comm: string(data[open+1 : end]), state: fields[0][0]}
-	// Field 3 of proc(5), the state, is the first here.
-	user, err1 := strconv.ParseUint(string(fields[14-3]), 10, 64)
-	system, err2 := strconv.ParseUint(string(fields[15-3]), 10, 64)
-	start, err3 := strconv.ParseUint(string(fields[22-3]), 10, 64)
-	if err := errors.Join(err1, err2, err3); err != nil {
-		return stat{}, err
-	}
-	s.ticks, s.start = user+system, start
-	return s, nil
-}
-
-// parseStatus reads VmRSS from /proc/PID/status, in bytes. A process that is
-// ending has none.
-func parseStatus(data []byte) (Num, error) {
-	value, found := lineValue(data, "VmRSS:")
-	if !found {
-		return Num{}, nil
-	}
-	number, unit, _ := strings.Cut(value, " ")
-	kib, err := strconv.ParseUint(number, 10, 54)
-	if err != nil || unit != "kB" {
-		return Num{}, fmt.Errorf("want VmRSS in kB, have %q", clip(value))
-	}
-	return Some(kib * 1024), nil
-}
-
 // parseBoot reads the boot time from /proc/stat, in Unix seconds.
 func parseBoot(data []byte) (int64, error) {
 	value, found := lineValue(data, "btime ")
@@ -160,19 +131,27 @@ func lineValue(data []byte, key string) (string, bool) {
 }
 
 // roleOf tells a thread's role from its name, which QEMU sets when started
-// with -name debug-threads=on, as libvirt does.
-func roleOf(comm string, main bool) Role {
-	switch {
-	case main:
-		return RoleEmulator
-	case strings.HasPrefix(comm, "CPU ") && strings.Contains(comm, "/"), comm == "ALL CPUs/TCG":
-		return RoleVCPU
-	case strings.HasPrefix(comm, "IO "):
-		return RoleIOThread
-	case strings.HasPrefix(comm, "vhost-"):
-		return RoleVhost
+// with -name debug-threads=on, as libvirt does. part is what is left of the
+// name: the number of a virtual CPU, the name of an I/O thread.
+func roleOf(comm []byte, main bool) (role Role, part []byte) {
+	if main {
+		return RoleEmulator, nil
 	}
-	return RoleOther
+	if rest, found := bytes.CutPrefix(comm, []byte("CPU ")); found {
+		if index, _, found := bytes.Cut(rest, []byte("/")); found {
+			return RoleVCPU, index
+		}
+	}
+	if name, found := bytes.CutPrefix(comm, []byte("IO ")); found {
+		return RoleIOThread, name
+	}
+	switch {
+	case string(comm) == "ALL CPUs/TCG":
+		return RoleVCPU, nil
+	case bytes.HasPrefix(comm, []byte("vhost-")):
+		return RoleVhost, nil
+	}
+	return RoleOther, nil
 }
 
 // vhostOwner returns the process that a kernel thread named vhost-PID works

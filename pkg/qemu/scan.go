@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"path"
 	"slices"
 	"strconv"
 	"time"
@@ -16,6 +15,9 @@ import (
 )
 
 const (
+	// threadDetail is the group of statistics, off by default, that costs a
+	// file more of every thread: its context switches.
+	threadDetail = "thread_detail"
 	// tick is USER_HZ, which is 100 on every architecture that Go runs on.
 	tick = 10 * time.Millisecond
 	// rescan is how long a process is believed to be no QEMU: one that was
@@ -23,34 +25,76 @@ const (
 	rescan = 10 * time.Second
 )
 
-// scanner reads the kernel class from /proc. It remembers what a process is,
-// so that a scrape reads only those that matter.
+// scanner reads the kernel class. It remembers what a process is and keeps
+// open what it reads at every scrape, so that a scrape reads only counters.
 type scanner struct {
-	root *hostfs.Root
-	now  func() time.Time
+	root     *hostfs.Root
+	now      func() time.Time
+	vfs      VFReader // nil: nobody can tell
+	switches bool     // threadDetail is on
 
-	boot   int64 // Unix seconds; 0 until read
-	full   time.Time
-	others map[int]bool // processes seen that are neither QEMU nor vhost
-	vhosts map[int]int  // kernel thread to the process it works for
-	qemus  map[int]*emulator
+	boot       int64 // Unix seconds; 0 until read
+	full       time.Time
+	round      uint64
+	processes  map[int]process
+	qemus      []*emulator // the oldest first
+	machines   []*emulator // those of them that this reading is about
+	namespaces map[string]*namespace
+	groups     map[groupKey]int // machines by their topmost control groups
+
+	open, limit int // descriptors that are kept, and may be
+	unused      int // lines that mean nothing to us, of this reading
+	last        slab
+	buf         []byte
+	pids, tids  []int
+
+	runQueue RunQueue // nil: nobody measures
+	measured []ProcessID
+	byPID    map[int]*Process
+}
+
+// process is what the scanner thinks that a process is.
+type process struct {
+	round uint64    // in which it was there last
+	qemu  *emulator // nil: it is none
+	vhost int       // of a kernel thread: the process that it works for; else 0
 }
 
 // emulator is one QEMU process.
 type emulator struct {
 	pid   int
 	start uint64 // ticks since boot: another start is another process
-	id    identity
-	last  map[int]stat // threads at the last reading, by thread
-	// roles are ticks by role. They only grow: what a thread used stays when
-	// the thread ends.
-	roles [len(Roles)]Num
-	// lasting is the part of roles that the process itself is charged for.
-	lasting uint64
+	comm  []byte // of its main thread, and of those that it gave no name
+	id    *identity
+
+	stat, status, io *hostfs.File
+
+	count   uint64  // of its threads, when they were listed
+	threads []*task // those with a lasting role, by number
+	settled []int   // numbers of the others that have a name, ascending
+	parts   []*part // by role, number and name
+	// roles add up what threads used; it stays when a thread ends. lasting is
+	// the part of it that the process itself is charged for.
+	roles   [len(Roles)]Usage
+	lasting Usage
+
+	belongings belongings
+	due        time.Time // when to look at its belongings again
+	cgroup     cgroup
 }
 
-func newScanner(root *hostfs.Root, now func() time.Time) *scanner {
-	return &scanner{root: root, now: now, qemus: make(map[int]*emulator)}
+func newScanner(opt Options) *scanner {
+	s := &scanner{
+		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], runQueue: opt.RunQueue,
+		byPID:     make(map[int]*Process),
+		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
+	}
+	// The other half is for connections, sockets and whatever else.
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err == nil {
+		s.limit = int(min(limit.Cur/2, 1<<20))
+	}
+	return s
 }
 
 // read returns one VM for each QEMU process.
@@ -64,67 +108,97 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 			return reading{}, fmt.Errorf("parse /proc/stat: %w", err)
 		}
 	}
+	s.unused = 0
 	if err := s.find(); err != nil {
 		return reading{}, err
 	}
-	var r reading
-	for pid, qemu := range s.qemus {
+	careful := &careful{ctx: ctx, root: s.root}
+	out := s.last.next(len(s.qemus))
+	s.machines = s.machines[:0]
+	for _, qemu := range s.qemus {
 		if ctx.Err() != nil {
 			return reading{}, ctx.Err()
 		}
-		vm, err := s.readProcess(pid, qemu)
-		switch {
-		case gone(err):
-			delete(s.qemus, pid)
-		case err != nil:
-			return reading{}, err
-		case vm != nil:
-			r.vms = append(r.vms, *vm)
+		if machine := s.readProcess(careful, qemu, &out); machine != nil {
+			s.machines = append(s.machines, machine)
 		}
 	}
-	// The oldest first, so that it is the one kept of two that look alike.
-	slices.SortFunc(r.vms, func(a, b VM) int {
-		return cmp.Or(a.Process.Start.Compare(b.Process.Start), cmp.Compare(a.Process.PID, b.Process.PID))
-	})
-	return r, nil
+	// Now it is known which of them share a group.
+	for i, machine := range s.machines {
+		s.readCgroup(machine, &out.processes[i].Cgroup)
+	}
+	s.readVFs(out.vms)
+	s.readRunQueue(out.vms)
+	s.last = out
+	for name, ns := range s.namespaces {
+		if ns.round != s.round {
+			delete(s.namespaces, name)
+		}
+	}
+	return reading{vms: out.vms, unused: s.unused}, nil
 }
 
-// find brings the tables of processes up to date.
-func (s *scanner) find() error {
-	names, err := s.root.ReadDir("/proc")
-	if err != nil {
+// find brings the table of processes up to date.
+func (s *scanner) find() (err error) {
+	if s.pids, err = s.root.ReadNumbers("/proc", s.pids[:0]); err != nil {
 		return err
 	}
-	before := s.others
-	if now := s.now(); now.Sub(s.full) >= rescan {
-		s.full, before = now, nil
+	s.round++
+	now := s.now()
+	again := now.Sub(s.full) >= rescan
+	if again {
+		s.full = now
 	}
-	others := make(map[int]bool, len(names))
-	vhosts := make(map[int]int)
-	qemus := make(map[int]*emulator)
-	for _, name := range names {
-		pid, err := strconv.Atoi(name)
+	for _, pid := range s.pids {
+		known, found := s.processes[pid]
+		if !found || again && known.qemu == nil && known.vhost == 0 {
+			if known, found = s.look(pid); !found {
+				continue
+			}
+		}
+		known.round = s.round
+		s.processes[pid] = known
+	}
+	s.qemus = s.qemus[:0]
+	for pid, known := range s.processes {
 		switch {
-		case err != nil:
-			continue
-		case before[pid]:
-			others[pid] = true
-			continue
-		}
-		comm, err := s.root.ReadString(procPath(pid, "comm"))
-		if err != nil {
-			continue // gone, or not ours to see
-		}
-		if owner, found := vhostOwner(comm); found {
-			vhosts[pid] = owner
-		} else if isQEMU(comm) || s.runsQEMU(pid) {
-			qemus[pid] = s.qemus[pid]
-		} else {
-			others[pid] = true
+		case known.round != s.round:
+			s.forget(pid)
+		case known.qemu != nil:
+			s.qemus = append(s.qemus, known.qemu)
 		}
 	}
-	s.others, s.vhosts, s.qemus = others, vhosts, qemus
+	slices.SortFunc(s.qemus, func(a, b *emulator) int { return cmp.Or(cmp.Compare(a.start, b.start), cmp.Compare(a.pid, b.pid)) })
+	for tid, known := range s.processes {
+		if owner := s.processes[known.vhost].qemu; owner != nil {
+			s.followVhost(owner, tid)
+		}
+	}
 	return nil
+}
+
+// look finds out what a process is; false means that it has gone or is not
+// ours to see.
+func (s *scanner) look(pid int) (process, bool) {
+	comm, err := s.root.ReadString(procPath(pid, "comm"))
+	if err != nil {
+		return process{}, false
+	}
+	if owner, found := vhostOwner(comm); found {
+		return process{vhost: owner}, true
+	}
+	if !isQEMU(comm) && !s.runsQEMU(pid) {
+		return process{}, true
+	}
+	e := &emulator{
+		pid: pid, stat: s.root.File(procPath(pid, "stat")), status: s.root.File(procPath(pid, "status")), io: s.root.File(procPath(pid, "io")),
+	}
+	now, err := s.readStat(e)
+	if err != nil {
+		return process{}, false
+	}
+	e.start, e.comm = now.start, slices.Clone(now.comm)
+	return process{qemu: e}, true
 }
 
 // runsQEMU looks at the program of a process, which may have renamed itself.
@@ -133,45 +207,97 @@ func (s *scanner) runsQEMU(pid int) bool {
 	return err == nil && isQEMU(programName(link))
 }
 
-// readProcess reads one QEMU process; nil without an error is a process that
-// runs no machine.
-func (s *scanner) readProcess(pid int, known *emulator) (*VM, error) {
-	total, err := s.readStat(procPath(pid, "stat"))
-	if err != nil {
-		return nil, err
-	}
-	if total.state == 'Z' || total.state == 'X' {
-		return nil, nil
-	}
-	if known == nil || known.start != total.start {
-		data, err := s.root.ReadFile(procPath(pid, "cmdline"))
-		if err != nil {
-			return nil, err
+// forget gives back what is kept of a process.
+func (s *scanner) forget(pid int) {
+	if e := s.processes[pid].qemu; e != nil {
+		for _, t := range e.threads {
+			t.close(s)
 		}
-		known = &emulator{pid: pid, start: total.start, id: parseCmdline(data)}
-		s.qemus[pid] = known
+		for _, file := range []*hostfs.File{e.stat, e.status, e.io} {
+			s.closeFile(file)
+		}
+		s.leaveCgroup(e)
 	}
-	if !known.id.machine {
-		return nil, nil
+	delete(s.processes, pid)
+}
+
+// close gives back everything.
+func (s *scanner) close() {
+	for pid := range s.processes {
+		s.forget(pid)
 	}
-	status, err := s.root.ReadFile(procPath(pid, "status"))
-	if err != nil {
-		return nil, err
+}
+
+// readProcess appends the machine of a QEMU process and returns the process,
+// another one if the number is taken again. It returns nil when the process
+// has ended or runs no machine.
+func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulator {
+	now, err := s.readTimes(e)
+	if errors.Is(err, errAnother) || gone(err) {
+		// The number may belong to another process by now, a QEMU too.
+		s.forget(e.pid)
+		known, found := s.look(e.pid)
+		if !found || known.qemu == nil {
+			return nil
+		}
+		known.round = s.round
+		s.processes[e.pid], e = known, known.qemu
+		now, err = s.readTimes(e)
 	}
-	resident, err := parseStatus(status)
-	if err != nil {
-		return nil, fmt.Errorf("parse %s: %w", procPath(pid, "status"), err)
+	if err != nil || now.state == 'Z' || now.state == 'X' || !s.examine(careful, e) {
+		return nil
 	}
-	if err := s.readRoles(known); err != nil {
-		return nil, err
-	}
-	vm := &VM{Name: known.id.name, UUID: known.id.uuid, Source: SourceProc, Process: &Process{
-		PID: pid, Start: s.startTime(known.start), CPU: known.roles, Resident: resident,
-	}}
+	vm, p := out.add()
+	vm.Name, vm.UUID, vm.Source, vm.Process = e.id.name, e.id.uuid, SourceProc, p
 	if vm.Name == "" {
-		vm.Name = "pid:" + strconv.Itoa(pid)
+		vm.Name = "pid:" + strconv.Itoa(e.pid)
 	}
-	return vm, nil
+	p.PID, p.Start, p.Threads = e.pid, s.startTime(e.start), e.roles
+	p.MinorFaults, p.MajorFaults = Some(now.minor), Some(now.major)
+	if data, err := s.readFile(e.status); err == nil {
+		p.Resident, p.Memory = memoryOf(counted(s, data, parseStatus), e.id.shared)
+	}
+	if data, err := s.readFile(e.io); err == nil {
+		p.IO = counted(s, data, parseIO)
+	}
+	out.addParts(vm, e.parts)
+	out.addInterfaces(vm, e, s)
+	out.addVFs(vm, e.belongings.vfs)
+	return e
+}
+
+// errAnother says that a process number belongs to another process by now.
+var errAnother = errors.New("another process has this number")
+
+// readTimes reads what a process and its threads used.
+func (s *scanner) readTimes(e *emulator) (stat, error) {
+	// The threads first: what they used must not exceed the process's.
+	ended := s.readThreads(e)
+	now, err := s.readStat(e)
+	if err != nil {
+		return now, err
+	}
+	if now.start != e.start {
+		return now, errAnother
+	}
+	if ended || now.threads != e.count || !s.now().Before(e.due) {
+		if err := s.listThreads(e); err != nil && gone(err) {
+			return now, err
+		}
+		if now, err = s.readStat(e); err != nil {
+			return now, err
+		}
+		e.count = now.threads
+	}
+	// What no other role used. The kernel splits the process's time anew into
+	// user and system, so that neither is the sum over threads: both may only grow.
+	other := &e.roles[RoleOther]
+	used := max(other.CPU.V, now.user+now.system-min(e.lasting.CPU.V, now.user+now.system))
+	system := now.system - min(e.lasting.System.V, now.system)
+	user := other.CPU.V - other.System.V
+	other.CPU = Some(used)
+	other.System = Some(min(max(system, other.System.V), used-user))
+	return now, nil
 }
 
 // startTime converts ticks since boot; a wild number becomes a wild time.
@@ -179,69 +305,55 @@ func (s *scanner) startTime(ticks uint64) time.Time {
 	return time.Unix(s.boot+int64(ticks/100), int64(ticks%100)*int64(tick))
 }
 
-// readRoles adds what threads of lasting roles used since the last reading.
-// The rest of what the process used, by ended threads too, is RoleOther.
-func (s *scanner) readRoles(qemu *emulator) error {
-	tids, err := s.root.ReadDir(procPath(qemu.pid, "task"))
-	if err != nil {
-		return err
-	}
-	threads := make(map[int]stat, len(tids))
-	for _, name := range tids {
-		tid, err := strconv.Atoi(name)
-		if err != nil {
-			continue
-		}
-		now, err := s.readStat(path.Join(procPath(qemu.pid, "task"), name, "stat"))
-		if gone(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		if role := roleOf(now.comm, tid == qemu.pid); role != RoleOther {
-			qemu.lasting += qemu.charge(threads, tid, now, role)
-		}
-	}
-	for tid, owner := range s.vhosts {
-		if owner != qemu.pid {
-			continue
-		}
-		if now, err := s.readStat(procPath(tid, "stat")); err == nil {
-			qemu.charge(threads, tid, now, RoleVhost)
-		}
-	}
-	qemu.last = threads
-	total, err := s.readStat(procPath(qemu.pid, "stat"))
-	if err != nil {
-		return err
-	}
-	other := &qemu.roles[RoleOther]
-	*other = Some(max(other.V, total.ticks-min(qemu.lasting, total.ticks)))
-	return nil
-}
-
-// charge adds what a thread used since the last reading to its role.
-func (e *emulator) charge(threads map[int]stat, tid int, now stat, role Role) uint64 {
-	used := now.ticks
-	if last, found := e.last[tid]; found && last.start == now.start {
-		used -= min(last.ticks, used)
-	}
-	threads[tid] = now
-	e.roles[role] = Some(e.roles[role].V + used)
-	return used
-}
-
-func (s *scanner) readStat(name string) (stat, error) {
-	data, err := s.root.ReadFile(name)
+// readStat reads the process's own /proc/PID/stat.
+func (s *scanner) readStat(e *emulator) (stat, error) {
+	data, err := s.readFile(e.stat)
 	if err != nil {
 		return stat{}, err
 	}
-	parsed, err := parseStat(data)
-	if err != nil {
-		return stat{}, fmt.Errorf("parse %s: %w", name, err)
+	if len(data) == 0 {
+		return stat{}, unix.ESRCH
 	}
-	return parsed, nil
+	now, err := parseStat(data)
+	if err != nil {
+		s.unused++
+		return stat{}, fmt.Errorf("parse %s: %w", e.stat.Name(), err)
+	}
+	return now, nil
+}
+
+// readFile reads a file into memory that the next reading uses again, and
+// keeps it open if it may.
+func (s *scanner) readFile(file *hostfs.File) ([]byte, error) {
+	before := file.Open()
+	data, err := file.Read(s.buf)
+	s.buf = data[:0]
+	switch {
+	case before && !file.Open():
+		s.open--
+	case !before && file.Open() && s.open >= s.limit:
+		file.Close()
+	case !before && file.Open():
+		s.open++
+	}
+	return data, err
+}
+
+func (s *scanner) closeFile(file *hostfs.File) {
+	if file != nil && file.Open() {
+		file.Close()
+		s.open--
+	}
+}
+
+// counted parses a file of values. One that is not as it should be costs its
+// values only, and is counted.
+func counted[T any](s *scanner, data []byte, parse func([]byte) (T, error)) T {
+	value, err := parse(data)
+	if err != nil {
+		s.unused++
+	}
+	return value
 }
 
 // gone reports whether a process ended while it was being read.

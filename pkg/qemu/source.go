@@ -65,12 +65,13 @@ func newSource(name string, class Class, c *Collector) *source {
 // newProcSource reads the kernel class.
 func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
-	scan, pods := newScanner(c.opt.Root, c.opt.Now), newPodFinder(c.opt.Root)
+	scan, pods := newScanner(c.opt), newPodFinder(c.opt.Root)
 	s.read = func(ctx context.Context, r *reading) (err error) {
 		*r, err = scan.read(ctx)
 		pods.find(r.vms)
 		return err
 	}
+	s.close = scan.close
 	return s
 }
 

@@ -43,6 +43,7 @@ type VM struct {
 	KVM         []KVMStat   // monitor: of the whole machine
 	VCPUKVM     []KVMStat   // monitor: of its virtual CPUs
 	DirtyRate   DirtyRate   // monitor
+	Job         Job         // monitor
 	Process     *Process    // kernel; nil when no QEMU process runs
 
 	Monitor Health // of the monitor class
@@ -227,3 +228,22 @@ const (
 	DirtyRateMeasuring DirtyRateState = "measuring"
 	DirtyRateMeasured  DirtyRateState = "measured"
 )
+
+// Job is a long job of libvirt's on a machine, such as a migration, while it
+// lasts. Durations are in nanoseconds.
+type Job struct {
+	Kind                     string // in libvirt's words; empty when there is none
+	Elapsed, Downtime, Setup Num    // Downtime is what is expected until it is over
+	Memory, Disk             Progress
+	MemoryDirtied            Num // bytes per second that the guest writes to
+	Iteration                Num // pass over the guest's memory
+	PostcopyRequests         Num
+	Throttle                 Num // percent of its time that auto-converge takes from the guest
+	VFIO                     Num // bytes of devices' state
+}
+
+// Progress is how much of something was transferred, in bytes, and how fast.
+type Progress struct {
+	Total, Processed, Remaining Num
+	Rate                        Num // bytes per second
+}

@@ -1,188 +1,209 @@
 package sriov
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"path"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
-// pciDevices lists every PCI device as a link to its directory.
-const pciDevices = "/sys/bus/pci/devices"
+const pciDrivers = "/sys/bus/pci/drivers"
 
-// maxVFs is the largest count that a PF can announce (a 16-bit field of its
-// SR-IOV capability).
-const maxVFs = 1<<16 - 1
-
-// PF is a PCI physical function with the SR-IOV capability.
-type PF struct {
-	Address  string   `json:"address"`            // "0000:01:00.0"
-	Driver   string   `json:"driver,omitempty"`   // empty: no driver is bound
-	TotalVFs int      `json:"totalVFs"`           // sriov_totalvfs: the most it can have
-	NumVFs   int      `json:"numVFs"`             // sriov_numvfs: what it has
-	NUMANode *int     `json:"numaNode,omitempty"` // nil: the platform does not say
-	Netdevs  []string `json:"netdevs,omitempty"`  // its network interfaces in this network namespace
-	VFs      []VF     `json:"vfs,omitempty"`      // in index order
+// Host is where PFs are observed and changed.
+type Host struct {
+	Root  *hostfs.Root
+	Sysfs Sysfs // what writes into Root
+	Links Links
+	Pods  Pods // nil: nobody gives VFs to pods here
 }
 
-// VF is one virtual function of a PF.
-type VF struct {
-	Index      int      `json:"index"`
-	Address    string   `json:"address"`
-	Driver     string   `json:"driver,omitempty"`
-	IOMMUGroup *int     `json:"iommuGroup,omitempty"` // nil: in no group
-	Netdevs    []string `json:"netdevs,omitempty"`
+// Sysfs writes one value into a file below /sys. [hostfs.Root] does.
+type Sysfs interface {
+	Write(ctx context.Context, name, value string) error
 }
 
-// PFs lists the PFs of a host in address order, from
-// /sys/bus/pci/devices/*/sriov_* (Linux Documentation/ABI/testing/sysfs-bus-pci).
-// A device that cannot be read is left out and named in the error; the others
-// are returned all the same. A host without PCI has none.
-func PFs(root *hostfs.Root) ([]PF, error) {
-	addresses, err := root.ReadDir(pciDevices)
-	if hostfs.Absent(err) {
-		return nil, nil
+// Observe reads PFs and VFs with their users and attributes. What a plan must
+// not be wrong about and cannot be read makes the error: the PF is left out.
+func Observe(ctx context.Context, host Host) (State, error) {
+	pfs, err := PFs(host.Root)
+	failures := []error{err}
+	state := State{PFs: make([]PFState, 0, len(pfs))}
+	if state.Drivers, err = readNames(host.Root, pciDrivers); err != nil {
+		failures = append(failures, err)
 	}
+	if len(pfs) == 0 {
+		return state, errors.Join(failures...)
+	}
+	uplinks, err := host.Links.Uplink(ctx)
 	if err != nil {
-		return nil, fmt.Errorf("list PCI devices: %w", err)
+		return state, errors.Join(append(failures, fmt.Errorf("find the uplinks: %w", err))...)
 	}
-	var pfs []PF
-	var failures []error
-	for _, address := range addresses {
-		capable, err := root.Exists(path.Join(pciDevices, address, "sriov_totalvfs"))
+	found := evidence{root: host.Root, pods: host.Pods}
+	for _, pf := range pfs {
+		full, err := host.observePF(ctx, pf, &found, uplinks)
 		if err != nil {
-			failures = append(failures, err)
+			failures = append(failures, fmt.Errorf("observe PF %s: %w", pf.Name(), err))
 			continue
 		}
-		if !capable {
-			continue
-		}
-		pf, err := readPF(root, address)
-		if err != nil {
-			failures = append(failures, fmt.Errorf("read PF %s: %w", address, err))
-			continue
-		}
-		pfs = append(pfs, pf)
+		state.PFs = append(state.PFs, full)
 	}
-	return pfs, errors.Join(failures...)
+	return state, errors.Join(failures...)
 }
 
-func readPF(root *hostfs.Root, address string) (PF, error) {
-	dir := path.Join(pciDevices, address)
-	pf := PF{Address: address}
+// Inspect reads of one PF what decides whether its VFs can be given away: their
+// drivers, their IOMMU groups and its link. Who uses them is not looked for.
+func Inspect(root *hostfs.Root, address string) (PFState, error) {
+	pf, err := readPF(root, address)
+	if err != nil {
+		return PFState{}, fmt.Errorf("read PF %s: %w", address, err)
+	}
+	state := PFState{PF: pf}
+	if netdev := pf.Netdev(); netdev != "" {
+		if state.LinkDown, err = linkDown(root, netdev); err != nil {
+			return PFState{}, err
+		}
+	}
+	for _, vf := range pf.VFs {
+		full := VFState{VF: vf}
+		if vf.IOMMUGroup != nil {
+			full.Neighbours = neighbours(root, vf.Address)
+		}
+		state.VFs = append(state.VFs, full)
+	}
+	state.PF.VFs = nil // they are in VFs, with more
+	return state, nil
+}
+
+// observeOne looks at one PF anew.
+func (h Host) observeOne(ctx context.Context, address string) (PFState, error) {
+	pf, err := readPF(h.Root, address)
+	if err != nil {
+		return PFState{}, fmt.Errorf("read PF %s: %w", address, err)
+	}
+	uplinks, err := h.Links.Uplink(ctx)
+	if err != nil {
+		return PFState{}, fmt.Errorf("find the uplinks: %w", err)
+	}
+	return h.observePF(ctx, pf, &evidence{root: h.Root, pods: h.Pods}, uplinks)
+}
+
+func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map[string]string) (PFState, error) {
+	dir := path.Join(pciDevices, pf.Address)
+	state := PFState{PF: pf, Users: found.users(ctx, pf.Address, pf.Driver, nil, nil)}
 	var err error
-	if pf.TotalVFs, err = readCount(root, path.Join(dir, "sriov_totalvfs")); err != nil {
-		return pf, err
+	// Kernels before 4.11 have no such switch: they always probe.
+	state.Autoprobe, err = h.Root.ReadBool(path.Join(dir, "sriov_drivers_autoprobe"))
+	if hostfs.Absent(err) {
+		state.Autoprobe, err = true, nil
 	}
-	if pf.NumVFs, err = readCount(root, path.Join(dir, "sriov_numvfs")); err != nil {
-		return pf, err
-	}
-	if pf.Driver, err = linkBase(root, path.Join(dir, "driver")); err != nil {
-		return pf, err
-	}
-	if pf.NUMANode, err = readNUMANode(root, path.Join(dir, "numa_node")); err != nil {
-		return pf, err
-	}
-	if pf.Netdevs, err = readNames(root, path.Join(dir, "net")); err != nil {
-		return pf, err
-	}
-	pf.VFs, err = readVFs(root, dir)
-	return pf, err
-}
-
-// readVFs follows the virtfnN links of a PF.
-func readVFs(root *hostfs.Root, dir string) ([]VF, error) {
-	names, err := root.ReadDir(dir)
 	if err != nil {
-		return nil, err
+		return state, err
 	}
-	var vfs []VF
-	for _, name := range names {
-		digits, isVF := strings.CutPrefix(name, "virtfn")
-		if !isVF {
-			continue
+	var attributes map[int]Attributes
+	if netdev := pf.Netdev(); netdev != "" {
+		if state.LinkDown, err = linkDown(h.Root, netdev); err != nil {
+			return state, err
 		}
-		index, err := strconv.Atoi(digits)
+		if attributes, err = h.Links.VFs(ctx, netdev); err != nil {
+			return state, fmt.Errorf("read the attributes of its VFs: %w", err)
+		}
+	}
+	users, _ := h.netdevUsers(ctx, pf.Netdevs)
+	state.Users = append(state.Users, users...)
+	for _, netdev := range pf.Netdevs {
+		if reason, isUplink := uplinks[netdev]; isUplink {
+			state.Uplink = netdev + ": " + reason
+		}
+	}
+	for _, vf := range pf.VFs {
+		full, err := h.observeVF(ctx, vf, found)
 		if err != nil {
-			return nil, fmt.Errorf("parse %s: want a VF index after virtfn", path.Join(dir, name))
+			return state, fmt.Errorf("observe %s: %w", vf.Name(), err)
 		}
-		vf, err := readVF(root, path.Join(dir, name), index)
+		for _, netdev := range vf.Netdevs {
+			if reason, isUplink := uplinks[netdev]; isUplink {
+				full.Users = append(full.Users, User{Source: netdev, Detail: "the node's uplink: " + reason})
+			}
+		}
+		full.Attributes = attributes[vf.Index]
+		state.VFs = append(state.VFs, full)
+	}
+	state.PF.VFs = nil // they are in VFs, with more
+	return state, nil
+}
+
+func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, error) {
+	dir := path.Join(pciDevices, vf.Address)
+	state := VFState{VF: vf}
+	override, err := h.Root.ReadString(path.Join(dir, "driver_override"))
+	if err != nil {
+		return state, err
+	}
+	if override != "(null)" {
+		state.Override = override
+	}
+	vfioNames, err := readNames(h.Root, path.Join(dir, "vfio-dev"))
+	if err != nil {
+		return state, err
+	}
+	if vf.IOMMUGroup != nil {
+		state.Neighbours = neighbours(h.Root, vf.Address)
+	}
+	state.Users = found.users(ctx, vf.Address, vf.Driver, vf.IOMMUGroup, vfioNames)
+	users, mtu := h.netdevUsers(ctx, vf.Netdevs)
+	state.Users, state.MTU = append(state.Users, users...), mtu
+	if vf.Driver != "" && len(vf.Netdevs) == 0 && !isVFIO(vf.Driver, vfioNames) {
+		state.Users = append(state.Users, User{
+			Source: path.Join(dir, "net"),
+			Detail: "driver " + vf.Driver + " is bound, but its interface is not here: it is in another network namespace, such as a pod's",
+		})
+	}
+	return state, nil
+}
+
+// netdevUsers asks who on this host uses the interfaces of a function, and for
+// the MTU of the first.
+func (h Host) netdevUsers(ctx context.Context, netdevs []string) (users []User, mtu int) {
+	for _, netdev := range netdevs {
+		link, err := h.Links.Link(ctx, netdev)
 		if err != nil {
-			return nil, err
+			users = append(users, unreadable(netdev, err))
 		}
-		vfs = append(vfs, vf)
+		for _, use := range link.Users {
+			users = append(users, User{Source: netdev, Detail: use})
+		}
+		if mtu == 0 {
+			mtu = link.MTU
+		}
 	}
-	slices.SortFunc(vfs, func(a, b VF) int { return a.Index - b.Index })
-	return vfs, nil
+	return users, mtu
 }
 
-func readVF(root *hostfs.Root, dir string, index int) (VF, error) {
-	vf := VF{Index: index}
-	var err error
-	if vf.Address, err = linkBase(root, dir); err != nil {
-		return vf, err
-	}
-	if vf.Driver, err = linkBase(root, path.Join(dir, "driver")); err != nil {
-		return vf, err
-	}
-	group, err := linkBase(root, path.Join(dir, "iommu_group"))
+// neighbours lists the other devices of a VF's IOMMU group, bridges aside,
+// which forward and do not act by themselves. What cannot be read is one.
+func neighbours(root *hostfs.Root, address string) []string {
+	group := path.Join(pciDevices, address, "iommu_group", "devices")
+	members, err := root.ReadDir(group)
 	if err != nil {
-		return vf, err
+		return []string{fmt.Sprintf("nobody knows what (%v)", err)}
 	}
-	if number, err := strconv.Atoi(group); err == nil {
-		vf.IOMMUGroup = &number
-	}
-	vf.Netdevs, err = readNames(root, path.Join(dir, "net"))
-	return vf, err
+	members = slices.DeleteFunc(members, func(member string) bool {
+		if member == address {
+			return true
+		}
+		class, err := root.ReadString(path.Join(group, member, "class"))
+		return err == nil && strings.HasPrefix(class, "0x0604") // PCI-to-PCI bridge
+	})
+	return members
 }
 
-func readCount(root *hostfs.Root, name string) (int, error) {
-	value, err := root.ReadUint(name)
-	if err != nil {
-		return 0, err
-	}
-	if value > maxVFs {
-		return 0, fmt.Errorf("parse %s: %d VFs, the most is %d", name, value, maxVFs)
-	}
-	return int(value), nil
-}
-
-// readNUMANode returns nil for -1, which is the kernel's "not known".
-func readNUMANode(root *hostfs.Root, name string) (*int, error) {
-	value, err := root.ReadInt(name)
-	if hostfs.Absent(err) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, err
-	}
-	if value < 0 {
-		return nil, nil
-	}
-	node := int(value)
-	return &node, nil
-}
-
-// linkBase returns the last element of a link's target, "" when there is no link.
-func linkBase(root *hostfs.Root, name string) (string, error) {
-	target, err := root.ReadLink(name)
-	if hostfs.Absent(err) {
-		return "", nil
-	}
-	if err != nil {
-		return "", err
-	}
-	return path.Base(target), nil
-}
-
-func readNames(root *hostfs.Root, name string) ([]string, error) {
-	names, err := root.ReadDir(name)
-	if hostfs.Absent(err) {
-		return nil, nil
-	}
-	return names, err
+// linkDown reads operstate (RFC 2863). A driver that does not follow its link
+// says unknown.
+func linkDown(root *hostfs.Root, netdev string) (bool, error) {
+	state, err := root.ReadString(path.Join("/sys/class/net", netdev, "operstate"))
+	return state == "down" || state == "lowerlayerdown", err
 }

@@ -5,19 +5,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
-	"net/http"
 	"os"
 	"os/exec"
-	"syscall"
 	"time"
 
-	"github.com/virtnode/nodeagent/test/hosttest"
+	"github.com/virtnode/nodeagent/test/exporter"
 	"github.com/virtnode/nodeagent/test/libvirt"
 )
-
-// demoPort is the agent's own default; another is taken when it is in use.
-const demoPort = "9477"
 
 // demoRefresh is the time between two looks at /metrics.
 const demoRefresh = 2 * time.Second
@@ -50,15 +44,12 @@ func runDemo(ctx, show context.Context, agent string, out io.Writer) (err error)
 		}
 		return err
 	}
-	address, err := demoAddress()
+	running, err := exporter.Start(ctx, exporter.Agent(agent, exporter.AgentOptions{URIs: []string{host.URI()}}))
 	if err != nil {
 		return err
 	}
-	stop, err := startAgent(agent, address, host.URI())
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, stop()) }()
+	defer func() { err = errors.Join(err, running.Close()) }()
+	address := running.Address
 	say(">> nodeagent run serves http://%s/metrics (and /report, /readyz, and a page to start from)", address)
 	say(">> in another shell: curl -s http://%s/metrics | grep virtnode_vm_\n", address)
 	// A show that was over before the VMs ran is still shown for one look.
@@ -76,51 +67,4 @@ func runCheck(ctx context.Context, agent string, out io.Writer) error {
 		return nil
 	}
 	return fmt.Errorf("run %s check: %w", agent, err)
-}
-
-// demoAddress is the agent's default port on loopback, or a free one.
-func demoAddress() (string, error) {
-	for _, port := range []string{demoPort, "0"} {
-		listener, err := net.Listen("tcp", net.JoinHostPort("127.0.0.1", port))
-		if err != nil {
-			continue
-		}
-		address := listener.Addr().String()
-		return address, listener.Close()
-	}
-	return "", errors.New("no port is free on 127.0.0.1")
-}
-
-// startAgent starts the agent, which ends with this process in any case, and
-// returns when it serves. stop drains it.
-func startAgent(agent, address, uri string) (stop func() error, err error) {
-	log, err := os.CreateTemp("", "nodeagent-demo-*.log")
-	if err != nil {
-		return nil, fmt.Errorf("make the agent's log: %w", err)
-	}
-	remove := func() error { return errors.Join(log.Close(), os.Remove(log.Name())) }
-	cmd := exec.Command(agent, "run", "--web.listen-address", address, "--libvirt-uri", uri)
-	cmd.Stdout, cmd.Stderr = log, log
-	// Ctrl-C ends the demo, and the demo drains the agent.
-	ended, err := hosttest.StartTethered(cmd, syscall.SIGTERM)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("start the agent: %w", err), remove())
-	}
-	for {
-		response, err := http.Get("http://" + address + "/healthz")
-		if err == nil {
-			_ = response.Body.Close()
-			break
-		}
-		select {
-		case err := <-ended:
-			text, _ := os.ReadFile(log.Name())
-			return nil, errors.Join(fmt.Errorf("the agent ended: %w\n%s", err, text), remove())
-		case <-time.After(20 * time.Millisecond):
-		}
-	}
-	return func() error {
-		_ = cmd.Process.Signal(syscall.SIGTERM) // it may have ended
-		return errors.Join(<-ended, remove())
-	}, nil
 }

@@ -28,8 +28,13 @@ func BuildAgent(t testing.TB) string {
 }
 
 // Build makes the static binary bin of the project's package pkg.
-func Build(bin, pkg string) error {
-	cmd := exec.Command("go", "build", "-trimpath", "-o", bin, pkg)
+func Build(bin, pkg string) error { return build(pkg, "build", "-trimpath", "-o", bin, pkg) }
+
+// BuildTest makes a static binary of a package's tests.
+func BuildTest(bin, pkg string) error { return build(pkg, "test", "-c", "-o", bin, pkg) }
+
+func build(pkg string, args ...string) error {
+	cmd := exec.Command("go", args...)
 	cmd.Dir = Root()
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {

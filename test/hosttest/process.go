@@ -3,6 +3,7 @@ package hosttest
 import (
 	"context"
 	"fmt"
+	"net"
 	"os/exec"
 	"runtime"
 	"syscall"
@@ -47,4 +48,18 @@ func Poll(ctx context.Context, what string, done func() (bool, error)) error {
 		case <-tick.C:
 		}
 	}
+}
+
+// FreeAddress is a loopback address that nobody listens at, for a program that
+// is told where to listen. Another process may take it first.
+func FreeAddress() (string, error) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	address := listener.Addr().String()
+	if err := listener.Close(); err != nil {
+		return "", fmt.Errorf("find a free port: %w", err)
+	}
+	return address, nil
 }

@@ -21,6 +21,10 @@ const (
 	Cluster = "cluster"
 	// Runtime needs root, containerd and the CNI plugins.
 	Runtime = "runtime"
+	// BPF needs root and a kernel that tells its types.
+	BPF = "bpf"
+	// Netns needs root and iproute2.
+	Netns = "netns"
 )
 
 // Need ends the test when missing says why the tier cannot run here: as a

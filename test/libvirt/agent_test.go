@@ -137,7 +137,7 @@ func TestAgentTellsWhatVirshTells(t *testing.T) {
 	must(t, host.Define(t.Context(), libvirt.Domain{Name: "off"}))
 	states := map[string]qemu.State{"chatty": qemu.StateRunning, "busy": qemu.StateRunning, "paused": qemu.StatePaused, "off": qemu.StateShutoff}
 	id := uuids(t, host, "chatty", "busy", "paused", "off")
-	groups := []string{"state", "cpu-total", "balloon", "vcpu", "interface", "block"}
+	groups := []string{"state", "cpu-total", "balloon", "vcpu", "interface", "block", "iothread", "vm", "perf", "memory"}
 
 	c := collector(t, host, qemu.Options{})
 	for domain, state := range states {
@@ -146,6 +146,9 @@ func TestAgentTellsWhatVirshTells(t *testing.T) {
 		vm := vmOf(fresh(t, c), id[domain])
 		after, err := host.Stats(t.Context(), domain, groups...)
 		must(t, err)
+		if vm.Monitor.Reason != qemu.Ready || vm.StateReason == "" || before["state.reason"] != strconv.Itoa(reasonNumber(vm.StateReason)) {
+			t.Errorf("%s: monitor class %+v, state reason %q, want number %s", domain, vm.Monitor, vm.StateReason, before["state.reason"])
+		}
 		if vm.Name != domain || vm.State != state || vm.Source != host.URI() {
 			t.Errorf("%s: have %q from %s, state %q; want state %q", domain, vm.Name, vm.Source, vm.State, state)
 		}
@@ -166,15 +169,15 @@ func checkProcess(t *testing.T, host *libvirt.Host, domain string, vm qemu.VM) {
 	pid, err := host.QEMUPID(domain)
 	must(t, err)
 	var ticks uint64
-	for _, used := range vm.Process.CPU {
-		ticks += used.V
+	for _, used := range vm.Process.Threads {
+		ticks += used.CPU.V
 	}
 	// Both are read within a scrape: a second covers that.
 	seconds, want := float64(ticks)/100, float64(vm.CPU.Time.V)/1e9
 	if vm.Process.PID != pid || seconds < want-1 || seconds > want+1 {
 		t.Errorf("%s: PID %d with %.2f s of CPU time, want %d with %.2f s", domain, vm.Process.PID, seconds, pid, want)
 	}
-	if !vm.Process.CPU[qemu.RoleVCPU].Set || vm.Process.Resident.V < 10<<20 || vm.Process.Start.After(time.Now()) || time.Since(vm.Process.Start) > time.Hour {
+	if !vm.Process.Threads[qemu.RoleVCPU].CPU.Set || vm.Process.Resident.V < 10<<20 || vm.Process.Start.After(time.Now()) || time.Since(vm.Process.Start) > time.Hour {
 		t.Errorf("%s: process %+v", domain, vm.Process)
 	}
 }
@@ -220,7 +223,12 @@ func number(t *testing.T, text string) uint64 {
 	return n
 }
 
-var numbered = regexp.MustCompile(`^(vcpu|net|block)\.(\d+)\.(.+)$`)
+// reasonNumber is libvirt's number of the reasons that these domains can have.
+func reasonNumber(reason string) int {
+	return map[string]int{"unknown": 0, "booted": 1, "user": 1}[reason]
+}
+
+var numbered = regexp.MustCompile(`^(vcpu|net|block|iothread)\.(\d+)\.(.+)$`)
 
 // lookup finds our value for one of virsh's fields, and what virsh's must be
 // multiplied with.
@@ -236,6 +244,7 @@ func lookup(vm *qemu.VM, field string) (qemu.Num, uint64, bool) {
 		"balloon.unused": {vm.Memory.Unused, kib}, "balloon.swap_in": {vm.Memory.SwapIn, kib}, "balloon.major_fault": {vm.Memory.MajorFaults, 1},
 		"vcpu.current": {vm.Current, 1}, "vcpu.maximum": {vm.Maximum, 1},
 		"net.count": {qemu.Some(uint64(len(vm.Interfaces))), 1}, "block.count": {qemu.Some(uint64(len(vm.Blocks))), 1},
+		"iothread.count": {qemu.Some(uint64(len(vm.IOThreads))), 1},
 	}
 	if found, ok := plain[field]; ok {
 		return found.value, found.scale, true
@@ -255,6 +264,12 @@ func lookup(vm *qemu.VM, field string) (qemu.Num, uint64, bool) {
 		values = map[string]qemu.Num{
 			"rx.bytes": rx.Bytes, "rx.pkts": rx.Packets, "rx.errs": rx.Errors, "rx.drop": rx.Drops,
 			"tx.bytes": tx.Bytes, "tx.pkts": tx.Packets, "tx.errs": tx.Errors, "tx.drop": tx.Drops,
+		}
+	case parts[1] == "iothread":
+		for _, thread := range vm.IOThreads {
+			if int(thread.ID) == n {
+				values = map[string]qemu.Num{"poll-max-ns": thread.PollMaximum, "poll-grow": thread.PollGrow, "poll-shrink": thread.PollShrink}
+			}
 		}
 	case parts[1] == "block" && n < len(vm.Blocks):
 		disk := vm.Blocks[n]
@@ -334,8 +349,8 @@ func TestAgentOutlivesLibvirt(t *testing.T) {
 		if vm.Process == nil {
 			t.Fatalf("no process: %+v", vm)
 		}
-		for _, n := range vm.Process.CPU {
-			sum += n.V
+		for _, used := range vm.Process.Threads {
+			sum += used.CPU.V
 		}
 		return sum
 	}

@@ -18,14 +18,14 @@ const daemonPIDFile = "/run/libvirtd.pid"
 func (h *Host) StartDaemon(ctx context.Context) error {
 	// With --daemon the command returns when the daemon has started, and says
 	// why when it has not.
-	out, err := h.Command(ctx, "libvirtd", "--daemon", "--pid-file", daemonPIDFile, "--timeout", "0").CombinedOutput()
+	out, err := h.daemonCommand(ctx, "libvirtd", "--daemon", "--pid-file", daemonPIDFile, "--timeout", "0").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("start libvirtd: %w: %s", err, strings.TrimSpace(string(out)+h.daemonLog()))
 	}
 	if _, err := h.Virsh(ctx, "list"); err != nil {
 		return fmt.Errorf("reach libvirtd: %w: %s", err, h.daemonLog())
 	}
-	return nil
+	return h.pod.publish()
 }
 
 // StopDaemon ends libvirtd as its service manager would. The domains run on.

@@ -23,6 +23,10 @@ type Domain struct {
 	CDROM     bool   // an empty CD-ROM drive
 	IOThreads int    // which the disks share
 	Workload  Workload
+	OnCrash   string // what libvirt does when the guest panics: destroy when empty
+	Panic     bool   // pvpanic, through which a guest says that it did
+	Title     string
+	Metadata  string // XML, of a name space of its own
 }
 
 // Disk is a virtio disk on a file that takes no room until it is written.
@@ -43,6 +47,9 @@ func (h *Host) Define(ctx context.Context, domain Domain) error {
 	domain = domain.filled()
 	if err := h.makeDisks(ctx, domain); err != nil {
 		return fmt.Errorf("make the disks of %s: %w", domain.Name, err)
+	}
+	if err := h.pod.own(filepath.Join(h.dir, imageDir)); err != nil {
+		return err
 	}
 	text, err := domain.xml(filepath.Join(h.dir, imageDir))
 	if err != nil {

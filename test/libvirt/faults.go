@@ -10,7 +10,7 @@ import (
 
 // QEMUPID is the PID of the domain's QEMU, as seen from the machine.
 func (h *Host) QEMUPID(domain string) (int, error) {
-	pid, err := h.machinePID(filepath.Join(h.dir, runDir, "libvirt", "qemu", domain+".pid"))
+	pid, err := h.machinePID(filepath.Join(h.stateDir(), domain+".pid"))
 	if err != nil {
 		return 0, fmt.Errorf("find the QEMU of %s: %w", domain, err)
 	}

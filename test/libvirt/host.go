@@ -17,12 +17,15 @@ type Options struct {
 	// HostNetwork leaves the domains' taps in the caller's network namespace,
 	// for a test that reads them there. They end with the bed all the same.
 	HostNetwork bool
+	// Pod makes the bed one of a node's virt-launcher pods.
+	Pod *Pod
 }
 
 // Host is a machine with libvirtd and domains, as far as those can tell.
 // Its methods may be called from several goroutines.
 type Host struct {
 	dir string
+	pod *Pod
 	ns  *namespaces
 
 	closing sync.Once
@@ -72,21 +75,24 @@ func newHost(options Options) (*Host, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := makeLayout(dir); err != nil {
+	if err := errors.Join(makeLayout(dir), options.Pod.makeVolume(), options.Pod.addUser(dir)); err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
 	ns, err := enclose(dir, options)
 	if err != nil {
 		return nil, errors.Join(err, os.RemoveAll(dir))
 	}
-	return &Host{dir: dir, ns: ns}, nil
+	return &Host{dir: dir, pod: options.Pod, ns: ns}, nil
 }
 
 func (h *Host) boot(ctx context.Context) error {
-	if err := writeSettings(h.dir); err != nil {
+	if err := writeSettings(h.dir, h.pod.mode()); err != nil {
 		return err
 	}
 	if err := recallCapabilities(h.dir); err != nil {
+		return err
+	}
+	if err := h.pod.own(h.dir, h.pod.volume()); err != nil {
 		return err
 	}
 	if err := h.StartDaemon(ctx); err != nil {
@@ -134,19 +140,37 @@ func (h *Host) Dir() string { return h.dir }
 func (h *Host) RunDir() string { return filepath.Join(h.dir, runDir) }
 
 // Socket is libvirtd's socket, as every process of the machine can reach it.
-func (h *Host) Socket() string { return socketPath(h.dir) }
+func (h *Host) Socket() string {
+	if h.pod != nil {
+		// In the pod's volume, the path is too long for a socket.
+		return fmt.Sprintf("/proc/%d/root/run/libvirt/libvirt-sock", h.Init())
+	}
+	return socketPath(h.dir)
+}
 
 func socketPath(dir string) string {
 	return filepath.Join(dir, runDir, "libvirt", "libvirt-sock")
 }
 
 // URI is libvirt's name for the connection.
-func (h *Host) URI() string { return "qemu+unix:///system?socket=" + h.Socket() }
+func (h *Host) URI() string { return "qemu+unix:///" + h.pod.mode() + "?socket=" + h.Socket() }
+
+// stateDir is where libvirtd keeps the state of its domains, as seen from the machine.
+func (h *Host) stateDir() string {
+	dir := filepath.Join(h.dir, runDir, "libvirt")
+	if h.pod != nil {
+		dir = h.pod.volume()
+	}
+	if h.pod.mode() == session {
+		return filepath.Join(dir, "qemu", "run")
+	}
+	return filepath.Join(dir, "qemu")
+}
 
 // Close ends every process of the bed and removes its folder.
 func (h *Host) Close() error {
 	h.closing.Do(func() {
-		h.closed = errors.Join(h.ns.close(), os.RemoveAll(h.dir))
+		h.closed = errors.Join(h.ns.close(), os.RemoveAll(h.dir), h.pod.remove())
 	})
 	return h.closed
 }

@@ -28,7 +28,8 @@ const (
 // libvirt and cgroups behind the bed's, and then only reaps: libvirtd leaves
 // every QEMU to process 1, and a QEMU that nobody reaps looks alive to it.
 // Descriptor 3 is a pipe whose other end the starting process holds; when that
-// closes, by Close or by death, the script ends what runs and removes $1.
+// closes, by Close or by death, the script ends what runs and removes $1. $2 is
+// the folder for libvirtd's sockets, if that is not in $1.
 const initScript = `set -eu
 mount --make-rprivate /
 mount -t proc proc /proc
@@ -36,6 +37,13 @@ umount --recursive --lazy /sys
 mount -t sysfs sysfs /sys
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/run" /run
+if [ -n "$2" ]; then
+	mkdir -p /run/libvirt
+	mount --bind "$2" /run/libvirt
+fi
+if [ -e "$1/passwd" ]; then
+	mount --bind "$1/passwd" /etc/passwd
+fi
 mount --bind "$1/lib" /var/lib/libvirt
 mount --bind "$1/cache" /var/cache/libvirt
 mount --bind "$1/log" /var/log
@@ -70,7 +78,7 @@ func enclose(dir string, options Options) (*namespaces, error) {
 	}
 	defer func() { _ = end.Close() }()
 	ns := &namespaces{
-		init:   exec.Command("/bin/sh", "-c", initScript, "sh", dir),
+		init:   exec.Command("/bin/sh", "-c", initScript, "sh", dir, options.Pod.volume()),
 		alive:  alive,
 		stderr: new(bytes.Buffer),
 	}

@@ -51,3 +51,9 @@ func parseStats(text string) map[string]string {
 	}
 	return stats
 }
+
+// UUID is the domain's UUID, in lower case with dashes.
+func (h *Host) UUID(ctx context.Context, domain string) (string, error) {
+	out, err := h.Virsh(ctx, "domuuid", domain)
+	return strings.TrimSpace(out), err
+}

@@ -14,6 +14,9 @@ const (
 	Idle Workload = iota
 	// Busy keeps the first vCPU running, and one of the machine's with it.
 	Busy
+	// Dirty writes half a MiB of its memory anew, over and over, so that a
+	// migration which is slower than that does not end.
+	Dirty
 	// DiskAndNet reads and writes every disk, and sends ARP probes through the
 	// first virtio NIC and takes the answers, 18 times a second. The answers
 	// come from the kernel at the other end of the tap.
@@ -27,6 +30,8 @@ func (w Workload) String() string {
 		return "idle"
 	case Busy:
 		return "busy"
+	case Dirty:
+		return "dirty"
 	case DiskAndNet:
 		return "disk and net"
 	}
@@ -41,6 +46,8 @@ func (w Workload) bootSector(mac net.HardwareAddr) ([]byte, error) {
 		return assemble(idleProgram())
 	case Busy:
 		return assemble(busyProgram())
+	case Dirty:
+		return assemble(dirtyProgram())
 	case DiskAndNet:
 		return assemble(trafficProgram(mac))
 	}
@@ -61,6 +68,26 @@ func busyProgram() []instruction {
 		op("cli", 0xFA),
 		at("spin"),
 		near("jmp spin", "spin", 0xE9),
+	}
+}
+
+func dirtyProgram() []instruction {
+	return []instruction{
+		op("cli", 0xFA),
+		op("cld", 0xFC),
+		at("pass"),
+		op("inc bx ; what is written", 0x43),
+		op("mov dx, 1000", 0xBA, 0x00, 0x10),
+		at("segment"),
+		op("mov es, dx", 0x8E, 0xC2),
+		op("xor di, di", 0x31, 0xFF),
+		op("mov cx, 8000 ; words", 0xB9, 0x00, 0x80),
+		op("mov ax, bx", 0x89, 0xD8),
+		op("rep stosw", 0xF3, 0xAB),
+		op("add dx, 1000", 0x81, 0xC2, 0x00, 0x10),
+		op("cmp dx, 9000 ; the BIOS's own memory is above", 0x81, 0xFA, 0x00, 0x90),
+		near("jb segment", "segment", 0x0F, 0x82),
+		near("jmp pass", "pass", 0xE9),
 	}
 }
 

@@ -11,12 +11,15 @@ type (
 		XMLName   xml.Name   `xml:"domain"`
 		Type      string     `xml:"type,attr"`
 		Name      string     `xml:"name"`
+		Title     string     `xml:"title,omitempty"`
+		Metadata  *innerXML  `xml:"metadata"`
 		Memory    memoryXML  `xml:"memory"`
 		VCPUs     int        `xml:"vcpu"`
 		IOThreads int        `xml:"iothreads,omitempty"`
 		OS        osTypeXML  `xml:"os>type"`
 		CPUMode   cpuXML     `xml:"cpu"`
 		Features  *struct{}  `xml:"features>acpi"`
+		OnCrash   string     `xml:"on_crash,omitempty"`
 		Devices   devicesXML `xml:"devices"`
 	}
 	memoryXML struct {
@@ -37,6 +40,7 @@ type (
 		Disks       []diskXML       `xml:"disk"`
 		NICs        []nicXML        `xml:"interface"`
 		Balloon     balloonXML      `xml:"memballoon"`
+		Panic       *panicXML       `xml:"panic"`
 	}
 	controllerXML struct {
 		Type  string `xml:"type,attr"`
@@ -95,6 +99,12 @@ type (
 		Model string    `xml:"model,attr"`
 		Stats periodXML `xml:"stats"`
 	}
+	panicXML struct {
+		Model string `xml:"model,attr"`
+	}
+	innerXML struct {
+		Text string `xml:",innerxml"`
+	}
 	periodXML struct {
 		Period int `xml:"period,attr"`
 	}
@@ -105,6 +115,8 @@ func (d Domain) xml(images string) ([]byte, error) {
 	text := domainXML{
 		Type:      "qemu",
 		Name:      d.Name,
+		Title:     d.Title,
+		OnCrash:   d.OnCrash,
 		Memory:    memoryXML{Unit: "MiB", Size: d.MemoryMiB},
 		VCPUs:     d.VCPUs,
 		IOThreads: d.IOThreads,
@@ -116,6 +128,12 @@ func (d Domain) xml(images string) ([]byte, error) {
 			Controllers: []controllerXML{{Type: "usb", Model: "none"}},
 			Balloon:     balloonXML{Model: "virtio", Stats: periodXML{Period: 5}},
 		},
+	}
+	if d.Metadata != "" {
+		text.Metadata = &innerXML{d.Metadata}
+	}
+	if d.Panic {
+		text.Devices.Panic = &panicXML{"isa"}
 	}
 	for i, disk := range d.Disks {
 		text.Devices.Disks = append(text.Devices.Disks, d.diskXML(i, disk, images))

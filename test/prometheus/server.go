@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -118,7 +117,7 @@ func launch(targets []string) (server *Server, err error) {
 	if err := writeSettings(filepath.Join(dir, settingsFile), targets); err != nil {
 		return nil, err
 	}
-	address, err := freeAddress()
+	address, err := hosttest.FreeAddress()
 	if err != nil {
 		return nil, err
 	}
@@ -146,19 +145,6 @@ func launch(targets []string) (server *Server, err error) {
 		_ = server.keep.Wait()
 	}()
 	return server, nil
-}
-
-// freeAddress is a loopback address that nobody listens at.
-func freeAddress() (string, error) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	address := listener.Addr().String()
-	if err := listener.Close(); err != nil {
-		return "", fmt.Errorf("find a free port: %w", err)
-	}
-	return address, nil
 }
 
 // ready waits until the server answers queries.

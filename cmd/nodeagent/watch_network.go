@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+	"github.com/virtnode/nodeagent/internal/agent"
+	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/internal/network"
+	"github.com/virtnode/nodeagent/pkg/deviceplugin"
+)
+
+// How often the VFs that are offered to the kubelet are looked at, and whether
+// there is another kubelet.
+const (
+	pluginRefresh = 2 * time.Second
+	pluginPoll    = time.Second
+)
+
+// startNetwork applies the policies of the configuration and watches over
+// them. Without any, and with nothing of its own on the host, it does nothing.
+func (d *daemon) startNetwork(c config.Network) {
+	d.tasks.Start(agent.Task{Name: "network", Run: func(ctx context.Context, ready func()) (err error) {
+		if _, err := os.Stat(c.StateDirectory); len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
+			ready()
+			<-ctx.Done()
+			return nil
+		}
+		n, closeIt, err := openNetwork(d.root, c.StateDirectory, c.NodeLabels, d.log)
+		if err != nil {
+			return err
+		}
+		defer func() { err = errors.Join(err, closeIt()) }()
+		w := &network.Watch{
+			Network: n, Interval: c.Interval, Repair: c.Repair,
+			Policies: func() ([]v1alpha1.HostNetwork, error) {
+				files, err := policyFiles(c.Policies)
+				if err != nil {
+					return nil, err
+				}
+				return readPolicies(files, nil)
+			},
+		}
+		plugins, err := d.root.Resolve(deviceplugin.PluginsDir)
+		if err != nil {
+			return err
+		}
+		offers := deviceplugin.NewOffers(plugins, d.root, pluginRefresh, pluginPoll, d.log)
+		w.Offer = offers.Set
+		ctx, cancel := context.WithCancel(ctx)
+		var offering sync.WaitGroup
+		offering.Go(func() { offers.Run(ctx) })
+		defer offering.Wait()
+		defer cancel()
+		d.watch.Store(w)
+		return w.Run(ctx, ready)
+	}})
+}

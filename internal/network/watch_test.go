@@ -1,0 +1,154 @@
+package network
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+	"github.com/virtnode/nodeagent/internal/reconcile"
+	"github.com/virtnode/nodeagent/pkg/hostnet"
+	"github.com/virtnode/nodeagent/pkg/sriov"
+	"github.com/virtnode/nodeagent/test/links"
+)
+
+// watched is a host that is none, and the watch over it.
+type watched struct {
+	*Watch
+	t        *testing.T
+	kernel   *links.Kernel
+	boot     string
+	policies []v1alpha1.HostNetwork
+}
+
+type silent struct{}
+
+func (silent) Reach(context.Context, string, netip.Addr) error { return nil }
+
+func newWatched(t *testing.T, text string) *watched {
+	t.Helper()
+	kernel := new(links.Kernel)
+	kernel.AddCard(hostnet.Link{Name: "nic0"})
+	root := emptyRoot(t)
+	host := &hostnet.Host{Kernel: kernel, Root: root}
+	w := &watched{t: t, kernel: kernel, boot: filepath.Join(root.Dir(), "proc/sys/kernel/random/boot_id"), policies: policies(t, text)}
+	w.reboot("one")
+	w.Watch = &Watch{
+		Network: &Network{
+			Dir: t.TempDir(), Links: host, VFs: sriov.Host{Root: root, Sysfs: root}, Neighbours: silent{}, Now: time.Now,
+			Log: slog.New(slog.NewTextHandler(io.Discard, nil)),
+		},
+		Policies: func() ([]v1alpha1.HostNetwork, error) { return w.policies, nil },
+	}
+	return w
+}
+
+func (w *watched) reboot(id string) {
+	w.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(w.boot), 0o755); err != nil {
+		w.t.Fatal(err)
+	}
+	if err := os.WriteFile(w.boot, []byte(id+"\n"), 0o600); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *watched) mtu() int {
+	w.t.Helper()
+	state, err := w.kernel.Dump(w.t.Context(), nil)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	link, _ := state.Link("nic0")
+	return link.MTU
+}
+
+func (w *watched) drift(mtu int) {
+	w.t.Helper()
+	if err := w.kernel.Do(w.t.Context(), hostnet.Op{Do: hostnet.SetMTU, Link: "nic0", Number: mtu}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+const jumbo = "  - {name: storage, match: {name: nic0}, mtu: 9000}\n"
+
+func TestDriftIsReportedAndRepairedOnDemand(t *testing.T) {
+	w := newWatched(t, jumbo)
+	tried := w.round(t.Context(), "")
+	if s := w.Status(); w.mtu() != 9000 || s.Applies != 1 || len(s.Drift) != 0 || s.Last.Result != reconcile.Kept || s.Checked.IsZero() {
+		t.Fatalf("at the start: MTU %d, %+v", w.mtu(), s)
+	}
+	w.drift(4000)
+	tried = w.round(t.Context(), tried)
+	if s := w.Status(); w.mtu() != 4000 || s.Applies != 1 || len(s.Drift) != 1 || s.Drift[0] != "set MTU of nic0 from 4000 to 9000" {
+		t.Fatalf("drifted: MTU %d, %+v", w.mtu(), s)
+	}
+	w.Repair = true
+	w.round(t.Context(), tried)
+	if s := w.Status(); w.mtu() != 9000 || s.Applies != 2 || len(s.Drift) != 0 {
+		t.Fatalf("repaired: MTU %d, %+v", w.mtu(), s)
+	}
+}
+
+func TestNewPoliciesAndNewBootsAreAppliedOnce(t *testing.T) {
+	w := newWatched(t, jumbo)
+	w.round(t.Context(), "")
+	writes := len(w.kernel.Ops)
+	// The agent is started again: the same policies are only looked at.
+	w.drift(4000)
+	writes++
+	tried := w.round(t.Context(), "")
+	if len(w.kernel.Ops) != writes {
+		t.Errorf("after a restart: %v", w.kernel.Ops[writes:])
+	}
+	w.reboot("two")
+	tried = w.round(t.Context(), tried)
+	if w.mtu() != 9000 {
+		t.Errorf("after a reboot: MTU %d", w.mtu())
+	}
+	w.policies = policies(t, "  - {name: storage, match: {name: nic0}, mtu: 2000}\n")
+	tried = w.round(t.Context(), tried)
+	if w.mtu() != 2000 {
+		t.Errorf("a new policy: MTU %d", w.mtu())
+	}
+	w.policies = nil
+	tried = w.round(t.Context(), tried)
+	if w.mtu() != 1500 {
+		t.Errorf("no policy: MTU %d", w.mtu())
+	}
+	writes = len(w.kernel.Ops)
+	w.round(t.Context(), tried)
+	if len(w.kernel.Ops) != writes {
+		t.Errorf("converged, and still: %v", w.kernel.Ops[writes:])
+	}
+}
+
+func TestRefusedPolicyIsTriedOnce(t *testing.T) {
+	w := newWatched(t, "  - {name: storage, match: {name: nic0}, mtu: 9000}\n  - {name: b, match: {name: nic9}}\n")
+	tried := w.round(t.Context(), "")
+	w.round(t.Context(), tried)
+	if s := w.Status(); w.mtu() != 1500 || s.Applies+s.Rollbacks != 0 || len(s.Refusals) != 1 || s.Refusals[0].Guard != "match" {
+		t.Errorf("MTU %d, %+v", w.mtu(), s)
+	}
+}
+
+func TestNodeSelector(t *testing.T) {
+	w := newWatched(t, jumbo)
+	w.policies[0].Spec.NodeSelector = &metav1.LabelSelector{MatchLabels: map[string]string{"rack": "a"}}
+	w.round(t.Context(), "")
+	if w.mtu() != 1500 {
+		t.Error("a policy for other nodes was applied")
+	}
+	w.Network.Labels = map[string]string{"rack": "a"}
+	w.round(t.Context(), "")
+	if w.mtu() != 9000 {
+		t.Error("a policy for this node was not applied")
+	}
+}

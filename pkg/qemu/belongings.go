@@ -1,0 +1,217 @@
+package qemu
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/virtnode/nodeagent/internal/hostfs"
+)
+
+const (
+	// patience is how long a file of /proc is waited for that may wait for
+	// somebody: the command line for the lock on the process's memory, a tap's
+	// descriptor for the lock on all network devices.
+	patience = 50 * time.Millisecond
+	// mostLate is how often a collection loses its patience.
+	mostLate = 4
+	// settled is how long what a process has is believed to stay as it is:
+	// its descriptors, its control groups and their limits, the names of its
+	// threads. Machines are looked at in turn, so that it may be twice that.
+	settled = 30 * time.Second
+	// mostDescriptors bounds those of a process that are looked at.
+	mostDescriptors = 4096
+)
+
+// belongings are what a QEMU process has for long: its network devices and
+// control groups.
+type belongings struct {
+	netns  string // of its network devices
+	taps   []tap  // by name
+	vfs    []VF   // by address, without counters
+	groups groupPaths
+}
+
+// careful reads what may take long, until that has happened too often.
+type careful struct {
+	ctx  context.Context // of the collection
+	root *hostfs.Root
+	late int // how often something took longer than patience
+}
+
+// take reads something with patience. What is done in there must share
+// nothing with its caller if it takes longer. What hung before and still does
+// fails at once, so that it takes time of one collection only.
+func take[T any](c *careful, op, name string, read func() (T, error)) (T, error) {
+	if c.late >= mostLate {
+		var none T
+		return none, errLate
+	}
+	ctx, cancel := context.WithTimeout(c.ctx, patience)
+	defer cancel()
+	value, err := hostfs.Within(c.root.Within(ctx), op, name, read)
+	if ctx.Err() != nil {
+		c.late++
+	}
+	return value, err
+}
+
+var errLate = errors.New("not tried: too much else took too long")
+
+// examine learns what a process is and has, if that is not known or was
+// learnt long ago. It reports whether the process runs a machine.
+func (s *scanner) examine(careful *careful, e *emulator) bool {
+	if e.id == nil {
+		root, name := s.root, procPath(e.pid, "cmdline")
+		data, err := take(careful, "read", name, func() ([]byte, error) { return root.ReadFile(name) })
+		if err != nil {
+			return false // until it can be read, it is no machine under a wrong name
+		}
+		id := parseCmdline(data)
+		e.id = &id
+	}
+	now := s.now()
+	if !e.id.machine || now.Before(e.due) {
+		return e.id.machine
+	}
+	root, pid := s.root, e.pid
+	tids := make([]int, 0, len(e.threads))
+	for _, t := range e.threads {
+		if t.own {
+			tids = append(tids, t.tid)
+		}
+	}
+	found, err := take(careful, "examine", procPath(pid, ""), func() (belongings, error) {
+		b := belongings{groups: findGroups(root, pid, tids)}
+		b.findDevices(root, pid)
+		return b, nil
+	})
+	if err == nil {
+		e.belongings = found
+		e.due = now.Add(settled + time.Duration(pid%int(settled/time.Second))*time.Second)
+		s.joinCgroup(e)
+	}
+	return true
+}
+
+// findDevices looks through the descriptors of a process for taps and for
+// functions of PCI devices.
+func (b *belongings) findDevices(root *hostfs.Root, pid int) {
+	if link, err := root.ReadLink(procPath(pid, "ns/net")); err == nil {
+		b.netns = link
+	} else {
+		b.netns = strconv.Itoa(pid)
+	}
+	descriptors, err := root.ReadNumbers(procPath(pid, "fd"), nil)
+	if err != nil {
+		return
+	}
+	for _, fd := range descriptors[:min(len(descriptors), mostDescriptors)] {
+		link, err := root.ReadLink(procPath(pid, "fd/"+strconv.Itoa(fd)))
+		if err != nil {
+			continue
+		}
+		switch {
+		case strings.HasPrefix(link, "/dev/net/tun"):
+			if data, err := root.ReadFile(procPath(pid, "fdinfo/"+strconv.Itoa(fd))); err == nil {
+				b.addTap(tap{name: parseTunName(data)})
+			}
+		case strings.HasPrefix(link, "/dev/tap"):
+			if data, err := root.ReadFile(procPath(pid, "net/dev_mcast")); err == nil {
+				b.addTap(tap{name: parseDeviceName(data, strings.TrimPrefix(link, "/dev/tap")), direct: true})
+			}
+		case strings.HasPrefix(link, "/dev/vfio/"):
+			b.addVFs(root, strings.TrimPrefix(link, "/dev/vfio/"))
+		}
+	}
+	slices.SortFunc(b.vfs, func(a, b VF) int { return cmp.Compare(a.Address, b.Address) })
+}
+
+// addTap adds a tap, of which each queue is a descriptor.
+func (b *belongings) addTap(t tap) {
+	at, found := slices.BinarySearchFunc(b.taps, t, func(a, b tap) int { return cmp.Compare(a.name, b.name) })
+	if t.name != "" && !found {
+		b.taps = slices.Insert(b.taps, at, t)
+	}
+}
+
+// addVFs adds the virtual functions behind a device of VFIO: a group, named by
+// number, or a single device, devices/vfioN. Other functions are no network's.
+func (b *belongings) addVFs(root *hostfs.Root, device string) {
+	dir := "/sys/kernel/iommu_groups/" + device + "/devices"
+	if single, found := strings.CutPrefix(device, "devices/"); found {
+		dir = "/sys/class/vfio-dev/" + path.Base(single)
+		link, err := root.ReadLink(dir + "/device")
+		if err == nil {
+			b.addVF(root, path.Base(link))
+		}
+		return
+	}
+	addresses, err := root.ReadDir(dir)
+	if err != nil {
+		return
+	}
+	for _, address := range addresses {
+		b.addVF(root, address)
+	}
+}
+
+// addVF adds a function, if it is a virtual one of a network device
+// (Documentation/ABI/testing/sysfs-bus-pci: physfn and virtfnN).
+func (b *belongings) addVF(root *hostfs.Root, address string) {
+	const devices = "/sys/bus/pci/devices/"
+	link, err := root.ReadLink(devices + address + "/physfn")
+	if err != nil || slices.ContainsFunc(b.vfs, func(vf VF) bool { return vf.Address == address }) {
+		return
+	}
+	parent := devices + path.Base(link)
+	names, err := root.ReadDir(parent + "/net")
+	if err != nil || len(names) == 0 {
+		return
+	}
+	entries, err := root.ReadDir(parent)
+	if err != nil {
+		return
+	}
+	for _, entry := range entries {
+		number, isFunction := strings.CutPrefix(entry, "virtfn")
+		if !isFunction {
+			continue
+		}
+		index, err := strconv.Atoi(number)
+		target, err2 := root.ReadLink(parent + "/" + entry)
+		if err == nil && err2 == nil && path.Base(target) == address {
+			b.vfs = append(b.vfs, VF{Address: address, PF: names[0], Index: index})
+			return
+		}
+	}
+}
+
+// readVFs asks for the counters of all virtual functions, each physical one once.
+func (s *scanner) readVFs(vms []VM) {
+	if s.vfs == nil {
+		return
+	}
+	var asked map[string]map[int]VFCounters
+	for i := range vms {
+		held := vms[i].Process.VFs
+		for j := range held {
+			vf := &held[j]
+			counters, known := asked[vf.PF]
+			if !known {
+				if asked == nil {
+					asked = make(map[string]map[int]VFCounters)
+				}
+				// What cannot be told has no counters, now for none of them.
+				counters, _ = s.vfs.VFCounters(vf.PF)
+				asked[vf.PF] = counters
+			}
+			vf.VFCounters = counters[vf.Index]
+		}
+	}
+}

@@ -1,0 +1,128 @@
+package qemu
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+func statusXML(job string) string {
+	return "<!--\nWARNING\n-->\n\n<domstatus state='running' reason='booted' pid='36'>\n  <monitor path='/m' type='unix'/>\n" + job +
+		"\n  <devices/>\n  <domain type='qemu' id='1'>\n    <metadata><job async='save'/></metadata>\n  </domain>\n</domstatus>\n"
+}
+
+// age sets when a file was changed to a time long past, each time another.
+func (h *fakeHost) age(name string, days int) {
+	h.t.Helper()
+	at := time.Unix(1_600_000_000, 0).AddDate(0, 0, days)
+	if err := os.Chtimes(filepath.Join(h.dir, name), at, at); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func TestParseJob(t *testing.T) {
+	for text, want := range map[string]string{
+		statusXML("  <job type='none' async='none'/>"):                                          "",
+		statusXML("  <job type='query' async='migration out' phase='perform3' flags='0x0'>"):    "migration out",
+		statusXML("  <job type='none' async='save' flags='0x0' asyncStarted='1795514480805'/>"): "save",
+		statusXML("  <job type='none' async='migration in' phase='prepare'/>"):                  "",
+		statusXML("  <job type='none' async='save"):                                             "",
+		"<domain >": "",
+		"":          "",
+	} {
+		if got := parseJob([]byte(text)); got != want {
+			t.Errorf("%q in %s, want %q", got, text, want)
+		}
+	}
+}
+
+func FuzzParseJob(f *testing.F) {
+	f.Add([]byte(statusXML("  <job type='none' async='save' flags='0x0'/>")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if job := parseJob(data); job != "" && len(data) < len("<job async=''<domain ")+len(job) {
+			t.Errorf("%q in %q", job, data)
+		}
+	})
+}
+
+func TestAJobIsToldWhileItLasts(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 3)
+	d.domains[1].job = []fakeParam{
+		{"operation", int32(5)},
+		{"time_elapsed", uint64(1500)},
+		{"downtime", uint64(20)},
+		{"setup_time", uint64(3)},
+		{"data_total", uint64(9)},
+		{"memory_total", uint64(100)},
+		{"memory_processed", uint64(60)},
+		{"memory_remaining", uint64(40)},
+		{"memory_bps", uint64(7)},
+		{"disk_total", uint64(8)},
+		{"memory_dirty_rate", uint64(2)},
+		{"memory_page_size", uint64(4096)},
+		{"memory_iteration", uint64(4)},
+		{"memory_postcopy_requests", uint64(0)},
+		{"auto_converge_throttle", int32(30)},
+		{"compression_cache", uint64(1)},
+		{"frobnicated", uint64(1)},
+	}
+	const dir = "/run/libvirt/qemu"
+	for _, dom := range d.domains {
+		h.write(dir+"/"+dom.name+".xml", statusXML("  <job type='none' async='none'/>"))
+		h.age(dir+"/"+dom.name+".xml", 0)
+	}
+	h.age(dir, 0)
+	c := run(t, patient(h, now))
+	job := func() Job {
+		t.Helper()
+		s := c.Collect(t.Context())
+		for _, vm := range s.VMs {
+			if vm.Name != "vm-01" && vm.Job != (Job{}) || !complete(vm, now.Now()) {
+				t.Errorf("%+v", vm)
+			}
+		}
+		return s.VMs[1].Job
+	}
+	if got := job(); got != (Job{}) {
+		t.Errorf("before it begins: %+v", got)
+	}
+	h.write(dir+"/vm-01.xml", statusXML("  <job type='none' async='migration out' phase='perform3'/>"))
+	h.age(dir+"/vm-01.xml", 1)
+	if got := job(); got != (Job{}) || d.times("job of vm-01") > 0 {
+		t.Errorf("files were read although the directory has not changed: %+v", got)
+	}
+	h.age(dir, 1)
+	want := Job{
+		Kind: "migration out", Elapsed: Some(1_500_000_000), Downtime: Some(20_000_000), Setup: Some(3_000_000),
+		Memory: Progress{Total: Some(100), Processed: Some(60), Remaining: Some(40), Rate: Some(7)}, Disk: Progress{Total: Some(8)},
+		MemoryDirtied: Some(8192), Iteration: Some(4), PostcopyRequests: Some(0), Throttle: Some(30),
+	}
+	for range 2 {
+		if diff := cmp.Diff(want, job()); diff != "" {
+			t.Error(diff)
+		}
+	}
+	if n := d.times("job of vm-00"); n > 0 {
+		t.Errorf("a machine without a job was asked about it %d times", n)
+	}
+
+	d.set(func(d *fakeDaemon) { d.held["vm-01"] = true })
+	if vm := c.Collect(t.Context()).VMs[1]; vm.Job != (Job{Kind: "migration out"}) || vm.Monitor.Reason != Busy || d.times("job of vm-01") != 2 {
+		t.Errorf("while its lock is held: %+v", vm)
+	}
+	d.set(func(d *fakeDaemon) { delete(d.held, "vm-01"); d.domains[1].job = nil })
+	if got := job(); got != (Job{Kind: "migration out"}) {
+		t.Errorf("it has ended, and its file does not say so yet: %+v", got)
+	}
+	h.write(dir+"/vm-01.xml", statusXML("  <job type='none' async='none'/>"))
+	h.age(dir+"/vm-01.xml", 2)
+	h.age(dir, 2)
+	if got := job(); got != (Job{}) {
+		t.Errorf("after its end: %+v", got)
+	}
+}

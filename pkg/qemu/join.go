@@ -1,0 +1,34 @@
+package qemu
+
+import (
+	"cmp"
+	"slices"
+)
+
+// join gives a machine that a daemon knows what the kernel tells of it. Where
+// both count the same, the kernel's number wins: it is fresh even when the
+// daemon's is late, and a counter must not go back. libvirt reads those
+// numbers in the same files, so that nothing jumps. The machine's slices are
+// changed in place.
+func (vm *VM) join(process *VM) {
+	vm.Process = process.Process
+	for _, cpu := range process.VCPUs {
+		at, found := slices.BinarySearchFunc(vm.VCPUs, cpu.Index, func(a VCPU, index uint32) int { return cmp.Compare(a.Index, index) })
+		if !found {
+			vm.VCPUs = slices.Insert(vm.VCPUs, at, cpu)
+			continue
+		}
+		vm.VCPUs[at].Time = cpu.Time
+		if cpu.Delay.Set {
+			vm.VCPUs[at].Delay = cpu.Delay
+		}
+	}
+	for _, nic := range process.Interfaces {
+		at := slices.IndexFunc(vm.Interfaces, func(known Interface) bool { return known.Name == nic.Name })
+		if at < 0 {
+			vm.Interfaces = append(vm.Interfaces, nic)
+			continue
+		}
+		vm.Interfaces[at].Receive, vm.Interfaces[at].Transmit = nic.Receive, nic.Transmit
+	}
+}

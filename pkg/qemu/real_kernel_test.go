@@ -1,0 +1,243 @@
+package qemu
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+	"strconv"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/test/hosttest"
+)
+
+// cgroupsMissing says why no control group with a CPU quota can be made here,
+// and where which version is mounted.
+func cgroupsMissing() (mount string, unified bool, err error) {
+	if os.Getuid() != 0 {
+		return "", false, errors.New("need root to make control groups")
+	}
+	root, err := hostfs.Open("/")
+	if err != nil {
+		return "", false, err
+	}
+	if controllers, err := root.ReadString(cgroupRoot + "/cgroup.controllers"); err == nil {
+		if !strings.Contains(" "+controllers+" ", " cpu ") {
+			return "", false, fmt.Errorf("version 2 has no cpu controller but %q", controllers)
+		}
+		return cgroupRoot, true, nil
+	}
+	if there, err := root.Exists(cgroupRoot + "/cpu/cpu.cfs_quota_us"); err != nil || !there {
+		return "", false, errors.Join(errors.New("no cpu controller is mounted"), err)
+	}
+	return cgroupRoot, false, nil
+}
+
+// makeGroup makes a control group, which ends with the test.
+func makeGroup(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		eventually(t, "the control group is empty", func() bool {
+			err := os.Remove(dir)
+			return err == nil || errors.Is(err, os.ErrNotExist)
+		})
+	})
+}
+
+func writeTo(t *testing.T, name, value string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(value), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func readFrom(t *testing.T, name string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+// TestAQuotaOfTheKernels puts a process into a real group with a fifth of a CPU,
+// whichever version the machine has.
+func TestAQuotaOfTheKernels(t *testing.T) {
+	mount, unified, err := cgroupsMissing()
+	hosttest.Need(t, hosttest.Libvirt, err)
+	name := "machine-qemu\\x2d" + strconv.Itoa(os.Getpid()) + "\\x2dweb.scope"
+	cpu, memory := filepath.Join(mount, "cpu", name), filepath.Join(mount, "memory", name)
+	dirs := []string{cpu, memory}
+	if unified {
+		cpu, memory = filepath.Join(mount, name), filepath.Join(mount, name)
+		dirs = []string{cpu}
+		writeTo(t, mount+"/cgroup.subtree_control", "+cpu +memory")
+	} else if _, err := os.Stat(mount + "/unified/cgroup.procs"); err == nil {
+		dirs = append(dirs, filepath.Join(mount, "unified", name))
+	}
+	for _, dir := range dirs {
+		makeGroup(t, dir)
+	}
+	p := pretendQEMU(t, t.TempDir(), "web", nil, "CPU 0/KVM")
+	if unified {
+		writeTo(t, cpu+"/cpu.max", "20000 100000")
+		writeTo(t, memory+"/memory.max", "100M")
+	} else {
+		writeTo(t, cpu+"/cpu.cfs_quota_us", "20000")
+		writeTo(t, memory+"/memory.limit_in_bytes", "100M")
+	}
+	for _, dir := range dirs {
+		writeTo(t, dir+"/cgroup.procs", strconv.Itoa(p.pid()))
+	}
+	s := realScanner(t)
+	if first := readOne(t, s, p.pid()).Process.Cgroup; first.CPULimit != Some(200_000_000) || first.MemoryLimit != Some(100<<20) ||
+		!first.Memory.Set || first.MemoryHeadroom != Some(100<<20-first.Memory.V) || !first.Events.OOMKill.Set {
+		t.Errorf("%+v", first)
+	}
+	p.order("burn CPU 0/KVM 150")
+	before, _ := parseCPUStat(readFrom(t, cpu+"/cpu.stat"))
+	got := readOne(t, s, p.pid()).Process.Cgroup
+	after, _ := parseCPUStat(readFrom(t, cpu+"/cpu.stat"))
+	if before.throttled.V == 0 {
+		t.Errorf("150 ms of CPU time in a fifth of a CPU were not throttled: %+v", before)
+	}
+	between(t, "periods", before.periods, got.Periods, after.periods)
+	between(t, "throttled", before.throttled, got.Throttled, after.throttled)
+	between(t, "throttled time", before.time, got.ThrottledTime, after.time)
+	if pressure := filepath.Join(dirs[len(dirs)-1], "cpu.pressure"); exists(pressure) {
+		between(t, "pressure", Some(1), got.CPUPressure.Some, Some(1<<62))
+		want, err := parsePressure(readFrom(t, pressure))
+		if err != nil {
+			t.Fatal(err)
+		}
+		between(t, "pressure", got.CPUPressure.Some, want.Some, Some(1<<62))
+	} else if got.CPUPressure.Some.Set {
+		t.Errorf("pressure of a kernel that knows none: %+v", got.CPUPressure)
+	}
+	open := s.open
+	p.end()
+	readOne(t, s, p.pid())
+	if s.open >= open || s.groups[groupKey{cpuGroups, cpu}] != 0 {
+		t.Errorf("%d descriptors before its end, %d after, groups %v", open, s.open, s.groups)
+	}
+}
+
+func exists(name string) bool {
+	_, err := os.Stat(name)
+	return err == nil
+}
+
+// TestARealTap holds a tap as a QEMU does, in a network namespace of its own,
+// and counts frames in both directions.
+func TestARealTap(t *testing.T) {
+	var missing error
+	if os.Getuid() != 0 {
+		missing = errors.New("need root to make a tap")
+	} else if !exists("/dev/net/tun") {
+		missing = errors.New("need /dev/net/tun")
+	}
+	hosttest.Need(t, hosttest.Libvirt, missing)
+	runtime.LockOSThread() // never unlocked: the thread ends with its namespace
+	if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+		t.Fatal(err)
+	}
+	tap, host := openTap(t, "vnet7")
+	p := pretendQEMU(t, t.TempDir(), "web", func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{tap} }, "CPU 0/KVM")
+	s := realScanner(t)
+	frame := make([]byte, 100)
+	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+
+	before := readOne(t, s, p.pid()).Interfaces
+	if len(before) != 1 || before[0].Name != "vnet7" {
+		t.Fatalf("interfaces %+v", before)
+	}
+	for range 5 { // the guest sends
+		if _, err := tap.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for range 3 { // the host sends to it
+		if err := unix.Sendto(host, frame, 0, &unix.SockaddrLinklayer{Ifindex: indexOf(t, "vnet7")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for got := 0; got < 3; { // a tap counts what was taken out of it
+		data := make([]byte, 2000)
+		n, err := tap.Read(data)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if bytes.Equal(data[:n], frame) {
+			got++
+		}
+	}
+	after := readOne(t, s, p.pid()).Interfaces
+	sent, received := after[0].Transmit, after[0].Receive
+	sent.Packets.V -= before[0].Transmit.Packets.V
+	sent.Bytes.V -= before[0].Transmit.Bytes.V
+	received.Packets.V -= before[0].Receive.Packets.V
+	// The kernel itself may send to the guest, but nobody else sends for it.
+	if sent.Packets != Some(5) || sent.Bytes.V != 500 || received.Packets.V < 3 || received.Drops.V != before[0].Receive.Drops.V {
+		t.Errorf("from %+v to %+v", before, after)
+	}
+	p.end()
+	if err := tap.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openTap makes a tap in this thread's network namespace and a socket that
+// sends to it.
+func openTap(t *testing.T, name string) (tap *os.File, host int) {
+	t.Helper()
+	// Without O_NONBLOCK os.NewFile leaves it to block, as the child's copy does.
+	fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		t.Fatal(err)
+	}
+	host, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(host) })
+	request.SetUint16(unix.IFF_UP | unix.IFF_RUNNING)
+	if err := unix.IoctlIfreq(host, unix.SIOCSIFFLAGS, request); err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), name), host
+}
+
+func indexOf(t *testing.T, name string) int {
+	t.Helper()
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(socket) }()
+	if err := unix.IoctlIfreq(socket, unix.SIOCGIFINDEX, request); err != nil {
+		t.Fatal(err)
+	}
+	return int(request.Uint32())
+}

@@ -1,0 +1,71 @@
+package telemetry
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/virtnode/nodeagent/test/exporter"
+	"github.com/virtnode/nodeagent/test/libvirt"
+)
+
+// migrating are the series about a machine's migration.
+func migrating(page *exporter.Page, uuid string) []exporter.Sample {
+	var found []exporter.Sample
+	for _, sample := range page.Select("", "uuid", uuid) {
+		if strings.HasPrefix(sample.Name, "virtnode_vm_migration_") {
+			found = append(found, sample)
+		}
+	}
+	return found
+}
+
+// TestMigration moves a machine between two beds: its migration shows while it
+// lasts, and no longer, and the machine goes on under the other daemon.
+func TestMigration(t *testing.T) {
+	options := libvirt.Options{HostNetwork: true}
+	from, to := newFleet(t, options, libvirt.Domain{Name: "traveller", Workload: libvirt.Dirty}, libvirt.Domain{Name: "homebody"}), libvirt.New(t, options)
+	uuid := from.uuids["traveller"]
+	agent := startAgent(t, "", from.URI(), to.URI())
+	told := func(where *libvirt.Host, more func(*exporter.Page) error) func() error {
+		return func() error {
+			page := scrape(t, agent)
+			if states := page.Select("virtnode_vm_state", "uuid", uuid, "state", "running"); len(states) != 1 {
+				return fmt.Errorf("it runs %d times", len(states))
+			}
+			if len(page.Select("virtnode_vm_info", "uuid", uuid, "source", where.URI())) != 1 {
+				return fmt.Errorf("its source: %v", page.Select("virtnode_vm_info", "uuid", uuid))
+			}
+			if at := migrating(page, from.uuids["homebody"]); len(at) > 0 {
+				t.Fatalf("who stays migrates: %s", at[0].Key())
+			}
+			return more(page)
+		}
+	}
+	still := func(page *exporter.Page) error {
+		if at := migrating(page, uuid); len(at) > 0 {
+			return fmt.Errorf("it migrates: %s", at[0].Key())
+		}
+		return nil
+	}
+	eventually(t, "the machine before its migration", told(from.Host, still))
+
+	migration, err := from.Migrate(t.Context(), "traveller", to)
+	must(t, err)
+	eventually(t, "the migration on the page", told(from.Host, func(page *exporter.Page) error {
+		select {
+		case <-migration.Ended():
+			t.Fatal(migration.Hurry(t.Context()))
+		default:
+		}
+		for _, sample := range migrating(page, uuid) {
+			if sample.Value > 1<<20 {
+				return nil // bytes that were sent, or are to be sent
+			}
+		}
+		return errors.New("no series of it")
+	}))
+	must(t, migration.Hurry(t.Context()))
+	eventually(t, "the machine after its migration", told(to, still))
+}

@@ -1,0 +1,53 @@
+package telemetry
+
+import (
+	"maps"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/virtnode/nodeagent/test/exporter"
+	"github.com/virtnode/nodeagent/test/hosttest"
+)
+
+// groundOf are the processes of a fleet.
+func groundOf(t *testing.T, f *fleet) exporter.Ground {
+	t.Helper()
+	ground := exporter.Ground{UUIDs: slices.Collect(maps.Values(f.uuids))}
+	var err error
+	ground.Daemon, err = f.DaemonPID()
+	must(t, err)
+	for _, name := range f.names {
+		pid, err := f.QEMUPID(name)
+		must(t, err)
+		ground.QEMUs = append(ground.QEMUs, pid)
+	}
+	return ground
+}
+
+// TestCostsLessThanDebiansExporter compares both on the same machines, in turn.
+// make bench does the same with many machines; with these few, what does not
+// grow with the machines weighs more, so the bounds here are wider.
+func TestCostsLessThanDebiansExporter(t *testing.T) {
+	hosttest.Need(t, hosttest.Libvirt, exporter.DebianMissing())
+	f := sharedFleet(t)
+	ours := startAgent(t, "", f.URI())
+	theirs := start(t, exporter.Debian(f.URI()))
+	costs, err := groundOf(t, f).Compare(t.Context(), 10, 2*time.Second, ours, theirs)
+	must(t, err)
+	our, their := costs[0], costs[1]
+	t.Logf("ours:   %+v", our)
+	t.Logf("theirs: %+v", their)
+	if our.SeriesPerVM < their.SeriesPerVM {
+		t.Errorf("we tell less: %v series per VM, they %v", our.SeriesPerVM, their.SeriesPerVM)
+	}
+	if our.Exporter > their.Exporter/4 {
+		t.Errorf("CPU time per scrape: ours %v, theirs %v", our.Exporter, their.Exporter)
+	}
+	if our.Daemon+our.QEMUs > their.Daemon+their.QEMUs {
+		t.Errorf("CPU time of libvirtd and QEMU per scrape: ours %v, theirs %v", our.Daemon+our.QEMUs, their.Daemon+their.QEMUs)
+	}
+	if our.Resident > 40<<20 {
+		t.Errorf("resident memory is %d MiB", our.Resident>>20)
+	}
+}
