@@ -146,7 +146,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 
 func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	opt := qemu.Options{
-		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
+		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
 		RunQueue: d.bpf,
 		Groups:   selectionOf(c.Telemetry).Reads(),

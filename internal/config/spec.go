@@ -28,6 +28,7 @@ type Kubernetes struct {
 // Telemetry configures where VMs are found and how patiently.
 type Telemetry struct {
 	LibvirtURIs    []string        `yaml:"libvirtURIs" doc:"libvirt daemons to ask: qemu:///system, qemu:///session or qemu+unix:///system?socket=PATH. Empty: find local sockets. Flag: --libvirt-uri, repeatable."`
+	Kubelet        string          `yaml:"kubelet" doc:"The kubelet's directory. The VMs of KubeVirt have their libvirt in the pods there. Empty: do not look for them."`
 	Budget         time.Duration   `yaml:"budget" doc:"The longest that a scrape waits for libvirt. Slower answers serve the next scrape."`
 	CallTimeout    time.Duration   `yaml:"callTimeout" doc:"After this long a libvirt call is given up and its connection closed. At least the budget."`
 	MaxAge         time.Duration   `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget."`
@@ -87,6 +88,7 @@ func Default() Config {
 		Web: Web{ListenAddress: ":9477"},
 		Telemetry: Telemetry{
 			LibvirtURIs:    []string{},
+			Kubelet:        "/var/lib/kubelet",
 			Budget:         500 * time.Millisecond,
 			CallTimeout:    5 * time.Second,
 			MaxAge:         time.Minute,

@@ -24,8 +24,8 @@ type Known struct {
 // Validate returns what is wrong with a configuration, lines not filled in.
 func Validate(config Config, known Known) []Error {
 	var problems []Error
-	bad := func(path, format string, args ...any) {
-		problems = append(problems, Error{Path: path, Message: fmt.Sprintf(format, args...)})
+	bad := func(field, format string, args ...any) {
+		problems = append(problems, Error{Path: field, Message: fmt.Sprintf(format, args...)})
 	}
 	if err := checkAddress(config.Web.ListenAddress); err != nil {
 		bad("web.listenAddress", "%q: %v", config.Web.ListenAddress, err)
@@ -64,6 +64,9 @@ func validateTelemetry(telemetry Telemetry, known Known) []Error {
 		if err := known.URI(uri); err != nil {
 			bad(fmt.Sprintf("libvirtURIs[%d]", i), "%v", err)
 		}
+	}
+	if telemetry.Kubelet != "" && !filepath.IsAbs(telemetry.Kubelet) {
+		bad("kubelet", "%q: want an absolute path, or nothing", telemetry.Kubelet)
 	}
 	if telemetry.Budget < time.Millisecond || telemetry.Budget > time.Minute {
 		bad("budget", "%v: want 1ms to 1m", telemetry.Budget)

@@ -54,6 +54,7 @@ func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 	io := func() qemu.IO { return qemu.IO{Requests: num(), Bytes: num(), Time: num()} }
 	vm := qemu.VM{
 		Namespace: "prod", Name: name, UUID: "6f1c1f2e-6b5a-4d0e-9a51-0a0b0c0d0e0f", Source: "qemu:///system", State: qemu.StateRunning,
+		Kind: qemu.KindLibvirt, Domain: name, Definition: &qemu.Definition{Machine: "pc-q35-10.0", OS: "http://debian.org/debian/12"}, Agent: qemu.Some(1),
 		CPU:     qemu.CPU{Time: num(), User: num(), System: num(), HaltPollSuccess: num(), HaltPollFailure: num()},
 		Current: qemu.Some(uint64(cpus)), Maximum: qemu.Some(8),
 		Memory: qemu.Memory{
@@ -112,7 +113,7 @@ func TestExposition(t *testing.T) {
 func TestWhatNobodyKnowsHasNoSeries(t *testing.T) {
 	page := encode(qemu.VM{Name: "a", Source: "s"})
 	want := "# HELP virtnode_vm_info " + infoFamilies[0].help + "\n# TYPE virtnode_vm_info gauge\n" +
-		`virtnode_vm_info{namespace="",name="a",uuid="",source="s"} 1` + "\n"
+		`virtnode_vm_info{namespace="",name="a",uuid="",source="s",kind="",domain="",pod="",pod_uid="",machine="",flavor="",os=""} 1` + "\n"
 	if diff := cmp.Diff(want, page); diff != "" {
 		t.Error(diff)
 	}

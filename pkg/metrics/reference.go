@@ -19,6 +19,7 @@ Class says where a value comes from, and so when it is there:
 ` + "`bpf`" + ` is a program that the agent puts into the kernel, if that takes it (` + "`virtnode_bpf_program_up`" + `);
 ` + "`light`" + ` is libvirt, without a question to QEMU;
 ` + "`monitor`" + ` is libvirt asking QEMU;
+` + "`control`" + ` is libvirt's events, and the XML that they change;
 ` + "`agent`" + ` is nodeagent itself.
 A value that nobody knows has no series: it is never shown as zero.
 
