@@ -29,7 +29,7 @@ var dialects = [...]dialect{
 		page:     libvirtExporterPage[:],
 	},
 	{
-		name: "kubevirt", labels: "node namespace name", needs: []string{"info", "state", "cpu", "vcpu", "memory", "network", "block"},
+		name: "kubevirt", labels: "node namespace name", needs: []string{"info", "state", "cpu", "vcpu", "memory", "network", "block", "job"},
 		speaks: func(vm *qemu.VM) bool { return vm.Kind == qemu.KindKubeVirt },
 		label: func(buf []byte, vm *qemu.VM, node string) []byte {
 			buf = appendLabel(buf, "node", node)

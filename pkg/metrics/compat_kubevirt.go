@@ -142,6 +142,22 @@ var kubevirtFamilies = [...]family[qemu.VM]{
 		"kubevirt_vmi_network_transmit_packets_dropped_total", counter, plain, "interface", fromLight, "Dropped packets that the guest sent.",
 		namedNICs(func(nic *qemu.Interface) qemu.Num { return nic.Transmit.Drops }),
 	},
+	{
+		"kubevirt_vmi_migration_data_bytes_total", counter, plain, "", fromMonitor, "What a migration has to transfer.",
+		migrated(func(job *qemu.Job) []qemu.Num { return []qemu.Num{job.Memory.Total, job.Disk.Total} }),
+	},
+	{
+		"kubevirt_vmi_migration_data_processed_bytes", gauge, plain, "", fromMonitor, "What a migration has transferred.",
+		migrated(func(job *qemu.Job) []qemu.Num { return []qemu.Num{job.Memory.Processed, job.Disk.Processed} }),
+	},
+	{
+		"kubevirt_vmi_migration_data_remaining_bytes", gauge, plain, "", fromMonitor, "What a migration has yet to transfer.",
+		migrated(func(job *qemu.Job) []qemu.Num { return []qemu.Num{job.Memory.Remaining, job.Disk.Remaining} }),
+	},
+	{
+		"kubevirt_vmi_migration_memory_transfer_rate_bytes", gauge, plain, "", fromMonitor, "How fast a migration transfers memory.",
+		migrated(func(job *qemu.Job) []qemu.Num { return []qemu.Num{job.Memory.Rate} }),
+	},
 }
 
 // emitRunningTime keeps the label state, by which queries select. KubeVirt puts
@@ -186,4 +202,20 @@ func userAlias(alias, name string) string {
 		return given
 	}
 	return name
+}
+
+// migrated sums what is known about a migration, while there is one.
+func migrated(values func(*qemu.Job) []qemu.Num) func(*writer, *qemu.VM) {
+	return func(w *writer, vm *qemu.VM) {
+		if vm.Job.Kind != "migration out" {
+			return
+		}
+		var sum qemu.Num
+		for _, n := range values(&vm.Job) {
+			if n.Set {
+				sum = qemu.Some(sum.V + n.V)
+			}
+		}
+		w.put(sum)
+	}
 }

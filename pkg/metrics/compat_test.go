@@ -16,6 +16,11 @@ func kubevirtVM(name string) qemu.VM {
 		Disks:      []qemu.DiskDevice{{Target: "vda", Alias: "ua-rootdisk", Source: "/dev/rootdisk"}},
 		Interfaces: []qemu.InterfaceDevice{{Target: "tap0", Alias: "ua-default", Bridge: "br0"}},
 	}
+	vm.Job = qemu.Job{
+		Kind:   "migration out",
+		Memory: qemu.Progress{Total: qemu.Some(100), Processed: qemu.Some(30), Remaining: qemu.Some(70), Rate: qemu.Some(5)},
+		Disk:   qemu.Progress{Total: qemu.Some(1000), Processed: qemu.Some(300), Remaining: qemu.Some(700)},
+	}
 	return vm
 }
 

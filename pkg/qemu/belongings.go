@@ -20,10 +20,10 @@ const (
 	patience = 50 * time.Millisecond
 	// mostLate is how often a collection loses its patience.
 	mostLate = 4
-	// settled is how long what a process has is believed to stay as it is:
+	// lasting is how long what a process has is believed to stay as it is:
 	// its descriptors, its control groups and their limits, the names of its
 	// threads. Machines are looked at in turn, so that it may be twice that.
-	settled = 30 * time.Second
+	lasting = 30 * time.Second
 	// mostDescriptors bounds those of a process that are looked at.
 	mostDescriptors = 4096
 )
@@ -93,7 +93,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	})
 	if err == nil {
 		e.belongings = found
-		e.due = now.Add(settled + time.Duration(pid%int(settled/time.Second))*time.Second)
+		e.due = now.Add(lasting + time.Duration(pid%int(lasting/time.Second))*time.Second)
 		s.joinCgroup(e)
 	}
 	return true

@@ -5,81 +5,87 @@ import (
 	"strconv"
 	"testing"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
-// BenchmarkKernelClass reads machines with two virtual CPUs, an I/O thread and
-// a control group of their own below a made-up root: how the cost grows. Its
-// files are on a disk, where they are cheaper than those of /proc. cpu-ms is
-// what it costs this process, whatever else the machine does meanwhile.
+// BenchmarkKernelClass shows what the class costs, and how that grows: on made-up machines, whose
+// files are on a disk and cheaper than those of /proc, and on real processes.
 func BenchmarkKernelClass(b *testing.B) {
-	allowDescriptors(b, 100_000)
-	for _, n := range []int{10, 50, 200, 1000, 2000} {
-		b.Run(fmt.Sprintf("made-up/vms=%d", n), func(b *testing.B) {
+	made := func(name string, n int, machine func(*fakeHost, int)) {
+		b.Run(fmt.Sprintf("%s/vms=%d", name, n), func(b *testing.B) {
 			h := newHost(b)
 			h.write("/sys/fs/cgroup/cgroup.controllers", "cpu memory\n")
 			for i := range n {
-				h.wholeMachine(i)
+				machine(h, i)
 			}
 			s := newScanner(Options{Root: h.root, Now: newClock().Now})
 			defer s.close()
+			s.limit = min(2*s.limit-1000, s.limit*3/2) // as many as 2000 small ones take
 			benchmarkScan(b, s, n)
 		})
+	}
+	for _, n := range []int{10, 50, 200, 1000, 2000} {
+		made("small", n, (*fakeHost).smallMachine)
 	}
 	for _, n := range []int{10, 50, 200} {
-		b.Run(fmt.Sprintf("real/vms=%d", n), func(b *testing.B) {
-			dir := b.TempDir()
-			for i := range n {
-				pretendQEMU(b, dir, fmt.Sprintf("vm%d", i), nil, "CPU 0/KVM", "CPU 1/KVM", "IO iothread1", "worker")
-			}
-			s := realScanner(b)
-			s.switches = false
-			benchmarkScan(b, s, n)
-		})
-		b.Run(fmt.Sprintf("real with context switches/vms=%d", n), func(b *testing.B) {
-			dir := b.TempDir()
-			for i := range n {
-				pretendQEMU(b, dir, fmt.Sprintf("vm%d", i), nil, "CPU 0/KVM", "CPU 1/KVM", "IO iothread1", "worker")
-			}
-			benchmarkScan(b, realScanner(b), n)
-		})
+		made("whole", n, (*fakeHost).wholeMachine)
 	}
-}
-
-// allowDescriptors raises the limit on descriptors, which root may.
-func allowDescriptors(b *testing.B, most uint64) {
-	b.Helper()
-	var before unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &before); err != nil {
-		b.Fatal(err)
-	}
-	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: most, Max: max(most, before.Max)}); err != nil {
-		b.Logf("descriptors are limited to %d: %v", before.Cur, err)
-		return
-	}
-	b.Cleanup(func() { _ = unix.Setrlimit(unix.RLIMIT_NOFILE, &before) })
-}
-
-func benchmarkScan(b *testing.B, s *scanner, n int) {
-	b.Helper()
-	start := time.Now()
-	r, err := s.read(b.Context())
-	if err != nil || len(r.vms) < n {
-		b.Fatalf("%d machines, %v", len(r.vms), err)
-	}
-	b.ReportMetric(float64(time.Since(start).Microseconds())/1000, "first-ms")
-	b.ReportAllocs()
-	before := cpuTime(b)
-	for b.Loop() {
-		if _, err := s.read(b.Context()); err != nil {
-			b.Fatal(err)
+	for _, n := range []int{10, 50, 200} {
+		dir := b.TempDir()
+		for i := range n {
+			pretendQEMU(b, dir, fmt.Sprintf("vm%d", i), nil, "CPU 0/KVM", "CPU 1/KVM", "IO iothread1", "worker")
+		}
+		for name, change := range map[string]func(*scanner){
+			"real":                       func(s *scanner) { s.switches = false },
+			"real-with-context-switches": func(*scanner) {},
+			"real-without-kept-files":    func(s *scanner) { s.switches, s.limit = false, 0 },
+		} {
+			b.Run(fmt.Sprintf("%s/vms=%d", name, n), func(b *testing.B) {
+				s := realScanner(b)
+				change(s)
+				benchmarkScan(b, s, n)
+			})
 		}
 	}
-	spent := float64((cpuTime(b) - before).Microseconds()) / float64(b.N)
-	b.ReportMetric(spent/1000, "cpu-ms")
-	b.ReportMetric(spent/float64(n), "cpu-us/vm")
+}
+
+// benchmarkScan also reports the fastest of all scrapes, in which least else
+// was going on. Other machines that are read too count as well.
+func benchmarkScan(b *testing.B, s *scanner, atLeast int) {
+	b.Helper()
+	read := func() int {
+		r, err := s.read(b.Context())
+		if err != nil {
+			b.Fatal(err)
+		}
+		return len(r.vms)
+	}
+	n := 0
+	for tries := 0; n < atLeast; tries++ { // files that were late are read next time
+		if n = read(); tries == 100 {
+			b.Fatalf("%d machines of %d", n, atLeast)
+		}
+	}
+	b.ReportAllocs()
+	fastest, before := time.Hour, cpuTime(b)
+	for b.Loop() {
+		start := time.Now()
+		n = read()
+		fastest = min(fastest, time.Since(start))
+	}
+	used := float64((cpuTime(b) - before).Microseconds()) / float64(b.N)
+	b.ReportMetric(used/1000, "cpu-ms")
+	b.ReportMetric(float64(fastest.Microseconds())/1000, "fastest-ms")
+	b.ReportMetric(float64(fastest.Microseconds())/float64(n), "fastest-us/vm")
+	b.ReportMetric(float64(n), "vms")
 	b.ReportMetric(float64(s.open)/float64(n), "fds/vm")
+}
+
+// smallMachine makes machine number i with one virtual CPU and nothing else.
+func (h *fakeHost) smallMachine(i int) {
+	pid := 1000 + 10*i
+	h.process(pid, uint64(i), fmt.Sprintf("qemu-kvm\x00-name\x00guest=vm%d\x00", i), 500, thread{"CPU 0/KVM", 100})
+	h.tasks(pid, 1000, 7, pid, pid+1)
+	h.write(fmt.Sprintf("/proc/%d/io", pid), "rchar: 100\nwchar: 200\nsyscr: 3\nsyscw: 4\nread_bytes: 500\nwrite_bytes: 600\ncancelled_write_bytes: 0\n")
 }
 
 // wholeMachine makes machine number i as libvirt would start it.

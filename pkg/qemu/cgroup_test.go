@@ -96,11 +96,11 @@ func TestControlGroupsOfVersion2(t *testing.T) {
 	// The virtual CPU is unplugged, and its group with it: nothing goes back.
 	h.process(10, 1, "qemu-kvm\x00-name\x00web\x00", 50)
 	h.end(top + "/libvirt/vcpu0")
-	now.advance(2 * settled)
+	now.advance(2 * lasting)
 	check("without the group")
 	h.write(top+"/libvirt/cpu.max", "max 100000\n")
 	h.write(top+"/libvirt/memory.max", "max\n")
-	now.advance(2 * settled)
+	now.advance(2 * lasting)
 	want.CPULimit, want.MemoryLimit = Num{}, Some(9000)
 	check("without the limit")
 	h.write(top+"/memory.max", "max\n")

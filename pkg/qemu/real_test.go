@@ -309,7 +309,7 @@ func TestThreadsThatComeAndGo(t *testing.T) {
 	p.order("start CPU 1/KVM")
 	// It is seen at once, unless some other thread ended and left the number
 	// of threads as it was; then, when the machine is examined again.
-	s.now = func() time.Time { return time.Now().Add(2 * settled) }
+	s.now = func() time.Time { return time.Now().Add(2 * lasting) }
 	third := readOne(t, s, p.pid())
 	if len(third.VCPUs) != 2 || third.VCPUs[1].Time.V < first.VCPUs[1].Time.V {
 		t.Errorf("plugged in again: from %+v to %+v", first.VCPUs, third.VCPUs)

@@ -105,7 +105,7 @@ func TestAThreadThatGetsItsNameLate(t *testing.T) {
 		t.Fatalf("%+v", vm.VCPUs)
 	}
 	h.process(10, 1, "qemu-kvm\x00", 50, thread{"CPU 0/KVM", 6}, thread{"worker", 1})
-	now.advance(2 * settled)
+	now.advance(2 * lasting)
 	vm := scan(t, s)[0]
 	if len(vm.VCPUs) != 1 || vm.Process.Threads[RoleVCPU].CPU != Some(6) {
 		t.Errorf("%+v", vm)
