@@ -86,7 +86,7 @@ func TestParseDefinition(t *testing.T) {
 			{Target: "hda", Kind: "cdrom", Bus: "ide"},
 		},
 		Interfaces: []InterfaceDevice{
-			{Target: "vnet3", MAC: "52:54:00:aa:bb:cc", Model: "virtio", Kind: "bridge", Alias: "ua-default"},
+			{Target: "vnet3", MAC: "52:54:00:aa:bb:cc", Model: "virtio", Kind: "bridge", Bridge: "br0", Alias: "ua-default"},
 			{MAC: "52:54:00:aa:bb:cd", Kind: "hostdev", PCI: "0000:06:10.2"},
 		},
 		HostDevices: []string{"0000:06:10.2", "0001:af:00.7"},
