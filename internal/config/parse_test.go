@@ -106,6 +106,10 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"telemetry:\n  libvirtURIs:\n  - qemu:///system\n  - http://x\n",
 			"line 4: telemetry.libvirtURIs[1]: want a qemu URI",
 		},
+		"a kubelet's directory that is none": {
+			"telemetry:\n  kubelet: var/lib\n",
+			`line 2: telemetry.kubelet: "var/lib": want an absolute path, or nothing`,
+		},
 		"a maximum age below the budget": {
 			"telemetry:\n  budget: 2s\n  maxAge: 1s\n",
 			"line 3: telemetry.maxAge: 1s: want the budget (2s) to 1h",

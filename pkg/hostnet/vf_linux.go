@@ -139,34 +139,41 @@ type VFLinks struct {
 	*Netlink
 }
 
-// Link returns the network interface of a name, and who uses it.
-func (h *Host) Link(ctx context.Context, name string) (sriov.Link, error) {
+// Look returns the network interfaces of the host as they are now.
+func (h *Host) Look(ctx context.Context) (sriov.Snapshot, error) {
 	state, err := h.Observe(ctx)
 	if err != nil {
-		return sriov.Link{}, err
+		return nil, err
 	}
-	link, found := state.Link(name)
+	return snapshot{guard: guard{state: &state}, uplink: state.Uplink()}, nil
+}
+
+// snapshot is a state as package sriov sees it.
+type snapshot struct {
+	guard  guard
+	uplink map[string]string
+}
+
+// Named returns the interface of a name, and who uses it.
+func (s snapshot) Named(name string) (sriov.Link, bool) {
+	link, found := s.guard.state.Link(name)
 	if !found {
-		return sriov.Link{}, fmt.Errorf("%s: %w", name, ErrNoLink)
+		return sriov.Link{}, false
 	}
-	g := &guard{state: &state}
-	users := g.users(name)
+	users := s.guard.users(name)
 	for _, address := range link.Addresses {
 		users = append(users, "the host has "+address+" there")
 	}
 	if link.Master != "" {
 		users = append(users, "it is a port of "+link.Master)
 	}
-	return sriov.Link{Name: link.Name, Altnames: link.Altnames, MAC: link.MAC, MTU: link.MTU, Up: link.Up, Users: users}, nil
+	return sriov.Link{Name: link.Name, Altnames: link.Altnames, MAC: link.MAC, MTU: link.MTU, Up: link.Up, Users: users}, true
 }
 
-// Uplink returns, by interface, why the node cannot be reached without it.
-func (h *Host) Uplink(ctx context.Context) (map[string]string, error) {
-	state, err := h.Observe(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return state.Uplink(), nil
+// Uplink returns why the node cannot be reached without an interface.
+func (s snapshot) Uplink(name string) (reason string, is bool) {
+	reason, is = s.uplink[name]
+	return reason, is
 }
 
 var _ sriov.Links = VFLinks{}
