@@ -2,12 +2,12 @@ package node
 
 import (
 	"encoding/json"
-	"fmt"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -139,7 +139,7 @@ func TestAnswersHoldForATime(t *testing.T) {
 
 func TestAnswersAreBounded(t *testing.T) {
 	access, _, pass := newAccess(t)
-	key := func(i int) (k [32]byte) { copy(k[:], fmt.Sprint(i)); return k }
+	key := func(i int) (k [32]byte) { copy(k[:], strconv.Itoa(i)); return k }
 	access.remember(key(-1), http.StatusOK, "")
 	for i := range 3 * maxAnswers {
 		access.remember(key(i), http.StatusUnauthorized, "")

@@ -124,13 +124,13 @@ func TestTopAsJSON(t *testing.T) {
 	must(t, json.Unmarshal(out, &shown))
 	id := uuids(t, host, "busy", "idle", "traffic")
 	found := 0
-	order := ""
+	var order []string
 	for _, vm := range shown.VMs {
 		if id[vm.Name] != vm.UUID {
 			continue // of this machine itself
 		}
 		found++
-		order += vm.Name + " "
+		order = append(order, vm.Name)
 		if vm.State != "running" || vm.CPUPercent == nil || vm.VCPUs == nil || *vm.VCPUs != 1 || vm.RunQueueDelayPercent == nil || vm.ResidentBytes == nil || *vm.ResidentBytes < 10<<20 {
 			t.Errorf("%s: %s", vm.Name, out)
 		}
@@ -138,7 +138,7 @@ func TestTopAsJSON(t *testing.T) {
 			t.Errorf("no traffic: %s", out)
 		}
 	}
-	if found != 3 || len(shown.Troubles) > 0 || !strings.HasPrefix(order, "busy ") {
+	if found != 3 || len(shown.Troubles) > 0 || order[0] != "busy" {
 		t.Errorf("%d of 3 machines, sorted %q:\n%s", found, order, out)
 	}
 }
