@@ -41,7 +41,11 @@ func golden(t *testing.T, file, got string) {
 
 // wholeVM has a value for every family.
 func wholeVM(name string, cpus, nics, disks int) qemu.VM {
-	next := uint64(1)
+	return seededVM(1, name, cpus, nics, disks)
+}
+
+// seededVM has other numbers for another seed.
+func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 	num := func() qemu.Num {
 		next = next*6364136223846793005 + 1442695040888963407
 		return qemu.Some(next >> 14)
@@ -73,9 +77,18 @@ func wholeVM(name string, cpus, nics, disks int) qemu.VM {
 	return vm
 }
 
+// everything is all groups.
+func everything() Selection {
+	selection := Selection{Groups: make(map[string]bool)}
+	for _, g := range vmGroups {
+		selection.Groups[g.name] = true
+	}
+	return selection
+}
+
 func encode(vms ...qemu.VM) string {
 	var w writer
-	appendSnapshot(&w, &qemu.Snapshot{VMs: vms})
+	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, everything().compile())
 	return string(w.buf)
 }
 

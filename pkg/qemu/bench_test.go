@@ -246,7 +246,7 @@ func BenchmarkMerge(b *testing.B) {
 			}
 			from := &daemonSources{monitor: monitor, control: &control{}}
 			m := newMerger()
-			m.addDaemon(&light, monitor, time.Time{})
+			m.addDaemon(&light, from, pod{}, time.Time{})
 			vms := m.appendTo(nil) // makes the memory
 			m.reset()
 			b.ReportAllocs()

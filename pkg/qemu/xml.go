@@ -41,6 +41,7 @@ type InterfaceDevice struct {
 	MAC    string
 	Model  string
 	Kind   string // libvirt's type, such as bridge, direct or hostdev
+	Bridge string // that it is plugged into; empty: none
 	PCI    string // address on the host of the card that the guest has
 	Alias  string // ua-… when a user gave it
 }
@@ -140,7 +141,10 @@ type (
 		Model struct {
 			Type string `xml:"type,attr"`
 		} `xml:"model"`
-		PCI pciXML `xml:"source>address"`
+		Source struct {
+			Bridge string `xml:"bridge,attr"`
+			PCI    pciXML `xml:"address"`
+		} `xml:"source"`
 	}
 	hostDevXML struct {
 		Type string `xml:"type,attr"`
@@ -241,10 +245,10 @@ func (x diskXML) device() DiskDevice {
 func (x interfaceXML) device() InterfaceDevice {
 	nic := InterfaceDevice{
 		Target: boundName(x.Target.Dev), MAC: boundName(x.MAC.Address), Model: boundName(x.Model.Type), Kind: boundName(x.Type),
-		Alias: boundName(x.Alias.Name),
+		Alias: boundName(x.Alias.Name), Bridge: boundName(x.Source.Bridge),
 	}
 	if x.Type == "hostdev" {
-		nic.PCI = x.PCI.String()
+		nic.PCI = x.Source.PCI.String()
 	}
 	return nic
 }
