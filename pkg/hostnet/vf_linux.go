@@ -23,6 +23,10 @@ func (n *Netlink) VFs(ctx context.Context, pf string) (map[int]sriov.Attributes,
 	if err != nil {
 		return nil, err
 	}
+	return vfsOf(link), nil
+}
+
+func vfsOf(link netlink.Link) map[int]sriov.Attributes {
 	all := make(map[int]sriov.Attributes)
 	for _, vf := range link.Attrs().Vfs {
 		least, most, trust := int(vf.MinTxRate), int(vf.MaxTxRate), vf.Trust != 0
@@ -35,21 +39,18 @@ func (n *Netlink) VFs(ctx context.Context, pf string) (map[int]sriov.Attributes,
 		}
 		all[vf.ID] = attributes
 	}
-	return all, nil
+	return all
 }
 
 // SetVF sets those attributes of one VF that are not nil. Of VLAN, QoS and
 // protocol, and of the two rates, the kernel wants all at once: what is not
 // said stays as it is.
-func (n *Netlink) SetVF(ctx context.Context, pf string, index int, want sriov.Attributes) error {
+func (n *Netlink) SetVF(_ context.Context, pf string, index int, want sriov.Attributes) error {
 	link, err := n.byName(pf)
 	if err != nil {
 		return fmt.Errorf("set VF %d of %s: %w", index, pf, err)
 	}
-	all, err := n.VFs(ctx, pf)
-	if err != nil {
-		return err
-	}
+	all := vfsOf(link)
 	have, found := all[index]
 	if !found {
 		return fmt.Errorf("set VF %d of %s: it has %d VFs", index, pf, len(all))
