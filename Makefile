@@ -35,7 +35,9 @@ test-unit: ## the tests that need nothing: no root, no network
 
 .PHONY: test
 test: prepare ## every test, from nothing to green (root)
-	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 20m ./...
+	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m $$(go list ./... | grep -vE '/test/(libvirt|telemetry)$$')
+	@echo '>> what is held to a time, alone on the machine' >&2
+	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m -p 1 ./test/libvirt ./test/telemetry
 
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need
