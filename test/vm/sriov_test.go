@@ -18,10 +18,10 @@ const sriovPF = "0000:01:00.0"
 
 // runTests builds the tests of package sriov and runs those of a pattern in a
 // machine, and its benchmarks.
-func runTests(t *testing.T, machine *vm.Machine, pattern string, env ...string) string {
+func runTests(t *testing.T, machine *vm.Machine, pkg, pattern string, env ...string) string {
 	t.Helper()
-	const name = "sriov.test"
-	if err := hosttest.BuildTest(filepath.Join(machine.Share, name), "./pkg/sriov"); err != nil {
+	name := filepath.Base(pkg) + ".test"
+	if err := hosttest.BuildTest(filepath.Join(machine.Share, name), "./"+pkg); err != nil {
 		t.Fatal(err)
 	}
 	var out bytes.Buffer
@@ -47,7 +47,7 @@ func bootSRIOV(t *testing.T, profile vm.Profile) *vm.Machine {
 // every machine, on a card.
 func TestVFsOnTheKernel(t *testing.T) {
 	machine := bootSRIOV(t, vm.SRIOV())
-	t.Log(runTests(t, machine, *pattern, "NODEAGENT_SRIOV_PF="+sriovPF))
+	t.Log(runTests(t, machine, "pkg/sriov", *pattern, "NODEAGENT_SRIOV_PF="+sriovPF))
 }
 
 // TestVFsAreMadeAgainAfterAReboot pulls the plug of a machine.
@@ -56,7 +56,7 @@ func TestVFsAreMadeAgainAfterAReboot(t *testing.T) {
 	profile.Share = t.TempDir()
 	for _, when := range []string{"before", "after"} {
 		machine := bootSRIOV(t, profile)
-		out := runTests(t, machine, "^TestRebootOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF, "NODEAGENT_SRIOV_STATE=/share/state")
+		out := runTests(t, machine, "pkg/sriov", "^TestRebootOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF, "NODEAGENT_SRIOV_STATE=/share/state")
 		if !strings.Contains(out, when+" the reboot") {
 			t.Errorf("not %s the reboot:\n%s", when, out)
 		}
@@ -67,7 +67,7 @@ func TestVFsAreMadeAgainAfterAReboot(t *testing.T) {
 // than the same writes do without it.
 func TestApplyBesideBareWrites(t *testing.T) {
 	machine := bootSRIOV(t, vm.SRIOV())
-	out := runTests(t, machine, "^BenchmarkApplyOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF)
+	out := runTests(t, machine, "pkg/sriov", "^BenchmarkApplyOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF)
 	if !strings.Contains(out, " ratio") {
 		t.Error("nothing was measured")
 	}
@@ -84,5 +84,5 @@ func TestVFsThatAreNotIsolated(t *testing.T) {
 		}
 	}
 	machine := bootSRIOV(t, profile)
-	runTests(t, machine, "^TestSharedGroupOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF, "NODEAGENT_SRIOV_SHARED=1")
+	runTests(t, machine, "pkg/sriov", "^TestSharedGroupOnTheKernel$", "NODEAGENT_SRIOV_PF="+sriovPF, "NODEAGENT_SRIOV_SHARED=1")
 }
