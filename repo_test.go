@@ -28,6 +28,8 @@ var soleImporters = []struct {
 }{
 	{"github.com/digitalocean/go-libvirt", []string{"pkg/qemu"}, "its calls know no deadline: only pkg/qemu knows how to bound them"},
 	{"github.com/prometheus/client_golang", []string{"pkg/metrics"}, "too slow for VMs: it serves the agent's own metrics only"},
+	{"github.com/klauspost/compress", []string{"pkg/metrics"}, "pages are compressed at half the cost of the standard library's, in one place"},
+	{"github.com/prometheus/exporter-toolkit", []string{"pkg/metrics"}, "TLS and authentication as in every exporter, in one place"},
 	{"github.com/vishvananda/netlink", []string{"pkg/hostnet"}, "dumps can be interrupted: one retrying wrapper"},
 	{"github.com/vishvananda/netns", []string{"pkg/hostnet"}, "the same library, to open a namespace"},
 	{"github.com/cilium/ebpf", []string{"internal/bpf"}, "programs are probed and optional in one place"},
@@ -51,7 +53,9 @@ var layers = map[string][]string{
 	"internal/config":    {"api/v1alpha1"},
 	"internal/reconcile": {},
 	"pkg/hostnet":        {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/sriov"},
+	"internal/top":       {"pkg/qemu"},
 	"internal/uevent":    {},
+	"internal/node":      {},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
@@ -64,7 +68,7 @@ var layers = map[string][]string{
 	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/sriov"},
 	"cmd/nodeagent": {
 		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
-		"internal/agent", "internal/bpf", "internal/config", "internal/hostfs", "internal/readiness", "internal/uevent",
+		"internal/agent", "internal/bpf", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/top", "internal/uevent",
 		"pkg/deviceplugin", "pkg/kvmcheck", "pkg/kvmcheck/rule", "pkg/metrics", "pkg/multus", "pkg/nodestack", "pkg/qemu",
 	},
 }

@@ -15,6 +15,7 @@ import (
 type settings struct {
 	file   string
 	listen string
+	web    string
 	uris   []string
 	flags  *pflag.FlagSet
 }
@@ -23,8 +24,13 @@ func addSettings(cmd *cobra.Command) *settings {
 	s := &settings{flags: cmd.Flags()}
 	s.addFile()
 	s.flags.StringVar(&s.listen, "web.listen-address", config.Default().Web.ListenAddress, "address to serve on")
-	s.flags.StringArrayVar(&s.uris, "libvirt-uri", nil, "libvirt daemon to ask, repeatable, such as qemu+unix:///system?socket=PATH (default: find local ones)")
+	s.flags.StringVar(&s.web, "web.config.file", "", "file with TLS and authentication for the web server (Prometheus exporter-toolkit)")
+	s.addURIs()
 	return s
+}
+
+func (s *settings) addURIs() {
+	s.flags.StringArrayVar(&s.uris, "libvirt-uri", nil, "libvirt daemon to ask, repeatable, such as qemu+unix:///system?socket=PATH (default: find local ones)")
 }
 
 func (s *settings) addFile() {
@@ -59,6 +65,9 @@ func (s *settings) parse(data []byte) (config.Config, error) {
 	}
 	if s.flags.Changed("web.listen-address") {
 		effective.Web.ListenAddress = s.listen
+	}
+	if s.flags.Changed("web.config.file") {
+		effective.Web.ConfigFile = s.web
 	}
 	if s.flags.Changed("libvirt-uri") {
 		effective.Telemetry.LibvirtURIs = s.uris

@@ -62,6 +62,7 @@ alone or as a KubeVirt node.
 
   nodeagent check       is this host ready to run VMs; if not, why, and what to do
   nodeagent run         serve Prometheus metrics of the VMs and the readiness report
+  nodeagent top         show how the VMs do right now
   nodeagent plan        what would be changed in the host's network; apply does it, restore undoes it
   nodeagent net         the host's links, virtual functions and their users
   nodeagent capture     record what check reads, to look at it elsewhere
@@ -70,6 +71,6 @@ It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newConfig(), newVersion())
 	return root
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck/rule"
+	"github.com/virtnode/nodeagent/pkg/metrics"
 	"github.com/virtnode/nodeagent/pkg/nodestack"
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
@@ -30,6 +31,8 @@ func known() config.Known {
 			return err
 		},
 	}
+	k.Groups, _ = metrics.Groups()
+	k.Compats = metrics.Compats()
 	for _, profile := range kvmcheck.Profiles() {
 		k.Profiles = append(k.Profiles, profile.Name)
 	}

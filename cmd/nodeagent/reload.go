@@ -65,17 +65,25 @@ func (d *daemon) apply(data []byte) (err error) {
 		return err
 	}
 	current := d.config()
+	access, err := d.newAccess(next)
+	if err != nil {
+		return err
+	}
 	collector, err := d.newCollector(next)
 	if err != nil {
 		return err
 	}
-	if next.Web.ListenAddress != current.Web.ListenAddress {
+	switch {
+	case next.Web.ListenAddress != current.Web.ListenAddress:
 		listener, err := listen(next.Web.ListenAddress)
 		if err != nil {
 			return err
 		}
-		d.startWeb(listener)
+		d.startWeb(listener, next.Web)
+	case next.Web.ConfigFile != current.Web.ConfigFile:
+		d.startWeb(nil, next.Web) // the address is free once the old task has ended
 	}
+	d.server.SetAccess(access)
 	if next.Log.Format != current.Log.Format {
 		d.log.Warn("the log format changes at the next start", "format", next.Log.Format)
 	}
@@ -84,7 +92,7 @@ func (d *daemon) apply(data []byte) (err error) {
 	if !reflect.DeepEqual(next.Network, current.Network) {
 		d.startNetwork(next.Network)
 	}
-	d.startTelemetry(collector)
+	d.startTelemetry(collector, next)
 	d.startReadiness(next, profile)
 	return nil
 }

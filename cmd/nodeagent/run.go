@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,6 +19,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/internal/network"
+	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
@@ -113,21 +115,26 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		Ready:     d.ready,
 		Log:       log,
 	})
-	listener, err := listen(initial.Web.ListenAddress)
+	access, err := d.newAccess(initial)
 	if err != nil {
 		return err
 	}
 	collector, err := d.newCollector(initial)
 	if err != nil {
-		return errors.Join(err, listener.Close())
+		return err
+	}
+	listener, err := listen(initial.Web.ListenAddress)
+	if err != nil {
+		return err
 	}
 	d.setConfig(initial)
+	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startNetwork(initial.Network)
-	d.startTelemetry(collector)
+	d.startTelemetry(collector, initial)
 	d.startReadiness(initial, profile)
-	d.startWeb(listener)
+	d.startWeb(listener, initial.Web)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
 
 	<-ctx.Done()
@@ -138,22 +145,73 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 }
 
 func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
-	return qemu.New(qemu.Options{
-		URIs: c.Telemetry.LibvirtURIs, Root: d.root, Log: d.log,
+	opt := qemu.Options{
+		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
 		RunQueue: d.bpf,
-	})
+		Groups:   selectionOf(c.Telemetry).Reads(),
+	}
+	if len(c.Telemetry.KVMStats) > 0 {
+		opt.KVMStats = c.Telemetry.KVMStats
+	}
+	return qemu.New(opt)
 }
 
 // startTelemetry lets scrapes use a collector, in place of the one before it.
-func (d *daemon) startTelemetry(collector *qemu.Collector) {
+func (d *daemon) startTelemetry(collector *qemu.Collector, c config.Config) {
+	d.server.Select(selectionOf(c.Telemetry))
 	d.server.SetVMs(collector)
 	d.tasks.Start(agent.Task{Name: "telemetry", Run: collector.Run})
 }
 
-// startWeb serves on a listener; after a failure it listens anew.
-func (d *daemon) startWeb(listener net.Listener) {
-	address := listener.Addr().String()
+// selectionOf says which families a configuration wants.
+func selectionOf(c config.Telemetry) metrics.Selection {
+	return metrics.Selection{
+		Groups: c.Groups, Compat: c.Compat, Node: nodeName(),
+		Limits: metrics.Limits{PerVM: c.MaxSeriesPerVM, All: c.MaxSeries},
+	}
+}
+
+// nodeName is the node's name in its cluster, as the DaemonSet says it; the
+// host's own elsewhere.
+func nodeName() string {
+	if name := os.Getenv("NODE_NAME"); name != "" {
+		return name
+	}
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
+}
+
+// newAccess checks the web configuration file, and makes who judges requests:
+// nobody, if the cluster is not to be asked.
+func (d *daemon) newAccess(c config.Config) (metrics.Access, error) {
+	if err := metrics.CheckWebConfig(c.Web.ConfigFile); err != nil {
+		return nil, err
+	}
+	if !c.Web.KubernetesAuth {
+		return nil, nil
+	}
+	way, err := node.Config(c.Kubernetes.Kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("web.kubernetesAuth: %w", err)
+	}
+	access, err := node.NewAccess(way, d.log)
+	if err != nil {
+		return nil, err
+	}
+	return access.Judge, nil
+}
+
+// startWeb serves on a listener, in place of the web task before it. Without
+// one, and after a failure, it listens itself.
+func (d *daemon) startWeb(listener net.Listener, c config.Web) {
+	address := c.ListenAddress
+	if listener != nil {
+		address = listener.Addr().String()
+	}
 	d.tasks.Start(agent.Task{Name: "web", Run: func(ctx context.Context, ready func()) error {
 		if listener == nil {
 			var err error
@@ -164,7 +222,7 @@ func (d *daemon) startWeb(listener net.Listener) {
 		serving := listener
 		listener = nil
 		ready()
-		return d.server.Serve(ctx, serving)
+		return d.server.ServeSecured(ctx, serving, c.ConfigFile)
 	}})
 }
 

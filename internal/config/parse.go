@@ -65,7 +65,10 @@ func (c *Config) fill() {
 			}
 		}
 	}
-	orEmpty(&c.Telemetry.LibvirtURIs, &c.Network.Policies)
+	orEmpty(&c.Telemetry.LibvirtURIs, &c.Telemetry.KVMStats, &c.Telemetry.Compat, &c.Network.Policies)
+	if c.Telemetry.Groups == nil {
+		c.Telemetry.Groups = map[string]bool{}
+	}
 	if c.Network.NodeLabels == nil {
 		c.Network.NodeLabels = map[string]string{}
 	}

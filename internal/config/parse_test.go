@@ -26,6 +26,8 @@ func known() Known {
 			return errors.New("line 1, column 1: no facts")
 		},
 		Profiles: []string{"kubevirt", "libvirt"},
+		Groups:   []string{"block", "cpu"},
+		Compats:  []string{"kubevirt"},
 		Checks:   []string{"kvm/device", "kvm/nested", "iommu/firmware", "vfio/driver", "memory/hugepages*"},
 	}
 }
@@ -38,7 +40,27 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 		},
 		"an unknown section": {
 			"log: {}\nstorage: {}\n",
-			"line 2: storage: unknown field; there are web, telemetry, readiness, network, log",
+			"line 2: storage: unknown field; there are web, telemetry, readiness, network, kubernetes, log",
+		},
+		"a group that is none": {
+			"telemetry:\n  groups:\n    cpu: false\n    blok: true\n",
+			"line 4: telemetry.groups.blok: unknown group; did you mean block?",
+		},
+		"a group that is neither on nor off": {
+			"telemetry:\n  groups:\n    cpu: maybe\n",
+			`line 3: telemetry.groups.cpu: "maybe" does not fit: want a bool`,
+		},
+		"an exporter that is not spoken": {
+			"telemetry: {compat: [node-exporter]}\n",
+			`line 1: telemetry.compat[0]: "node-exporter": unknown exporter; there are kubevirt`,
+		},
+		"a statistic that is none": {
+			"telemetry: {kvmStats: [exits, 'a b']}\n",
+			`line 1: telemetry.kvmStats[1]: "a b": want a name as KVM writes it, such as halt_exits`,
+		},
+		"a limit below nothing": {
+			"telemetry:\n  maxSeries: -1\n  maxSeriesPerVM: -2\n",
+			"line 3: telemetry.maxSeriesPerVM: -2: want at least 0\nline 2: telemetry.maxSeries: -1: want at least 0",
 		},
 		"a bad duration": {
 			"telemetry:\n  budget: 5 minutes\n",
@@ -83,6 +105,10 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 		"a refused URI": {
 			"telemetry:\n  libvirtURIs:\n  - qemu:///system\n  - http://x\n",
 			"line 4: telemetry.libvirtURIs[1]: want a qemu URI",
+		},
+		"a kubelet's directory that is none": {
+			"telemetry:\n  kubelet: var/lib\n",
+			`line 2: telemetry.kubelet: "var/lib": want an absolute path, or nothing`,
 		},
 		"a maximum age below the budget": {
 			"telemetry:\n  budget: 2s\n  maxAge: 1s\n",

@@ -5,25 +5,39 @@ import "time"
 // Config is the agent's configuration: one YAML document. The doc tag of each
 // field is its reference; `nodeagent config` prints it.
 type Config struct {
-	Web       Web       `yaml:"web" doc:"The HTTP server for /metrics, /healthz, /readyz and /report."`
-	Telemetry Telemetry `yaml:"telemetry" doc:"Which VMs are measured, and how long a scrape may wait for them."`
-	Readiness Readiness `yaml:"readiness" doc:"The check of the host's virtualization readiness."`
-	Network   Network   `yaml:"network" doc:"The host's links and virtual functions, for VMs."`
-	Log       Log       `yaml:"log" doc:"What is written to standard error."`
+	Web        Web        `yaml:"web" doc:"The HTTP server for /metrics, /healthz, /readyz and /report."`
+	Telemetry  Telemetry  `yaml:"telemetry" doc:"Which VMs are measured, and how long a scrape may wait for them."`
+	Readiness  Readiness  `yaml:"readiness" doc:"The check of the host's virtualization readiness."`
+	Network    Network    `yaml:"network" doc:"The host's links and virtual functions, for VMs."`
+	Kubernetes Kubernetes `yaml:"kubernetes" doc:"The cluster, if the host is a node of one."`
+	Log        Log        `yaml:"log" doc:"What is written to standard error."`
 }
 
 // Web configures the HTTP server.
 type Web struct {
-	ListenAddress string `yaml:"listenAddress" doc:"Address to listen on: host:port, or :port for all interfaces. Flag: --web.listen-address."`
+	ListenAddress  string `yaml:"listenAddress" doc:"Address to listen on: host:port, or :port for all interfaces. Flag: --web.listen-address."`
+	ConfigFile     string `yaml:"configFile" doc:"File with TLS, client certificates and basic authentication, in the format that Prometheus' exporters share (exporter-toolkit, web configuration). Certificates and users in it are read anew when they change. Empty: plain HTTP. Flag: --web.config.file."`
+	KubernetesAuth bool   `yaml:"kubernetesAuth" doc:"Whether a page is served only to those whose bearer token the cluster accepts (TokenReview) and who may get its path as a non-resource URL (SubjectAccessReview). /healthz and /readyz stay open."`
+}
+
+// Kubernetes configures the way to the cluster.
+type Kubernetes struct {
+	Kubeconfig string `yaml:"kubeconfig" doc:"File with the cluster's address and the agent's credentials. Empty: the service account of the agent's pod."`
 }
 
 // Telemetry configures where VMs are found and how patiently.
 type Telemetry struct {
-	LibvirtURIs []string      `yaml:"libvirtURIs" doc:"libvirt daemons to ask: qemu:///system, qemu:///session or qemu+unix:///system?socket=PATH. Empty: find local sockets. Flag: --libvirt-uri, repeatable."`
-	Budget      time.Duration `yaml:"budget" doc:"The longest that a scrape waits for libvirt. Slower answers serve the next scrape."`
-	CallTimeout time.Duration `yaml:"callTimeout" doc:"After this long a libvirt call is given up and its connection closed. At least the budget."`
-	MaxAge      time.Duration `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget."`
-	BPF         bool          `yaml:"bpf" doc:"Put programs into the kernel that measure what /proc does not tell: how long virtual CPUs wait for a physical one."`
+	LibvirtURIs    []string        `yaml:"libvirtURIs" doc:"libvirt daemons to ask: qemu:///system, qemu:///session or qemu+unix:///system?socket=PATH. Empty: find local sockets. Flag: --libvirt-uri, repeatable."`
+	Kubelet        string          `yaml:"kubelet" doc:"The kubelet's directory. The VMs of KubeVirt have their libvirt in the pods there. Empty: do not look for them."`
+	Budget         time.Duration   `yaml:"budget" doc:"The longest that a scrape waits for libvirt. Slower answers serve the next scrape."`
+	CallTimeout    time.Duration   `yaml:"callTimeout" doc:"After this long a libvirt call is given up and its connection closed. At least the budget."`
+	MaxAge         time.Duration   `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget."`
+	Groups         map[string]bool `yaml:"groups" doc:"Groups of metric families to switch on (true) or off (false); docs/metrics.md lists them. The standard holds for those not named."`
+	KVMStats       []string        `yaml:"kvmStats" doc:"Names of KVM's own statistics to serve, such as exits or pages_2m. Empty: a few that are worth their series."`
+	MaxSeriesPerVM int             `yaml:"maxSeriesPerVM" doc:"The most series that one VM may have; 0: no limit. The last families in docs/metrics.md are cut first, and virtnode_scrape_series_cut_total counts them."`
+	MaxSeries      int             `yaml:"maxSeries" doc:"The most series that all VMs together may have; 0: no limit."`
+	Compat         []string        `yaml:"compat" doc:"Other exporters whose families are served too: libvirt-exporter (Debian's prometheus-libvirt-exporter), kubevirt (kubevirt_vmi_*)."`
+	BPF            bool            `yaml:"bpf" doc:"Put programs into the kernel that measure what /proc does not tell: how long virtual CPUs wait for a physical one."`
 }
 
 // Readiness configures the check.
@@ -73,11 +87,17 @@ func Default() Config {
 	return Config{
 		Web: Web{ListenAddress: ":9477"},
 		Telemetry: Telemetry{
-			LibvirtURIs: []string{},
-			Budget:      500 * time.Millisecond,
-			CallTimeout: 5 * time.Second,
-			MaxAge:      time.Minute,
-			BPF:         true,
+			LibvirtURIs:    []string{},
+			Kubelet:        "/var/lib/kubelet",
+			Budget:         500 * time.Millisecond,
+			CallTimeout:    5 * time.Second,
+			MaxAge:         time.Minute,
+			Groups:         map[string]bool{},
+			KVMStats:       []string{},
+			MaxSeriesPerVM: 5000,
+			MaxSeries:      200_000,
+			Compat:         []string{},
+			BPF:            true,
 		},
 		Readiness: Readiness{Interval: time.Minute, Profile: "kubevirt", Profiles: map[string]Profile{}, Rules: []Rule{}},
 		Network: Network{

@@ -2,8 +2,10 @@ package config
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"time"
@@ -14,33 +16,21 @@ type Known struct {
 	URI        func(string) error // judges a libvirt URI
 	Expression func(string) error // judges a rule's expression
 	Profiles   []string           // the built-in ones
+	Groups     []string           // of metric families
+	Compats    []string           // other exporters
 	Checks     []string           // "area/check"; a name may end in *
 }
 
 // Validate returns what is wrong with a configuration, lines not filled in.
 func Validate(config Config, known Known) []Error {
 	var problems []Error
-	bad := func(path, format string, args ...any) {
-		problems = append(problems, Error{Path: path, Message: fmt.Sprintf(format, args...)})
+	bad := func(field, format string, args ...any) {
+		problems = append(problems, Error{Path: field, Message: fmt.Sprintf(format, args...)})
 	}
 	if err := checkAddress(config.Web.ListenAddress); err != nil {
 		bad("web.listenAddress", "%q: %v", config.Web.ListenAddress, err)
 	}
-	telemetry := config.Telemetry
-	for i, uri := range telemetry.LibvirtURIs {
-		if err := known.URI(uri); err != nil {
-			bad(fmt.Sprintf("telemetry.libvirtURIs[%d]", i), "%v", err)
-		}
-	}
-	if telemetry.Budget < time.Millisecond || telemetry.Budget > time.Minute {
-		bad("telemetry.budget", "%v: want 1ms to 1m", telemetry.Budget)
-	}
-	if telemetry.CallTimeout < telemetry.Budget || telemetry.CallTimeout > 10*time.Minute {
-		bad("telemetry.callTimeout", "%v: want the budget (%v) to 10m", telemetry.CallTimeout, telemetry.Budget)
-	}
-	if telemetry.MaxAge < telemetry.Budget || telemetry.MaxAge > time.Hour {
-		bad("telemetry.maxAge", "%v: want the budget (%v) to 1h", telemetry.MaxAge, telemetry.Budget)
-	}
+	problems = append(problems, validateTelemetry(config.Telemetry, known)...)
 	if config.Readiness.Interval < time.Second || config.Readiness.Interval > 24*time.Hour {
 		bad("readiness.interval", "%v: want 1s to 24h", config.Readiness.Interval)
 	}
@@ -63,6 +53,55 @@ func Validate(config Config, known Known) []Error {
 	}
 	return append(problems, validateReadiness(config.Readiness, known)...)
 }
+
+// validateTelemetry looks at the VMs, and what is served about them.
+func validateTelemetry(telemetry Telemetry, known Known) []Error {
+	var problems []Error
+	bad := func(path, format string, args ...any) {
+		problems = append(problems, Error{Path: "telemetry." + path, Message: fmt.Sprintf(format, args...)})
+	}
+	for i, uri := range telemetry.LibvirtURIs {
+		if err := known.URI(uri); err != nil {
+			bad(fmt.Sprintf("libvirtURIs[%d]", i), "%v", err)
+		}
+	}
+	if telemetry.Kubelet != "" && !filepath.IsAbs(telemetry.Kubelet) {
+		bad("kubelet", "%q: want an absolute path, or nothing", telemetry.Kubelet)
+	}
+	if telemetry.Budget < time.Millisecond || telemetry.Budget > time.Minute {
+		bad("budget", "%v: want 1ms to 1m", telemetry.Budget)
+	}
+	if telemetry.CallTimeout < telemetry.Budget || telemetry.CallTimeout > 10*time.Minute {
+		bad("callTimeout", "%v: want the budget (%v) to 10m", telemetry.CallTimeout, telemetry.Budget)
+	}
+	if telemetry.MaxAge < telemetry.Budget || telemetry.MaxAge > time.Hour {
+		bad("maxAge", "%v: want the budget (%v) to 1h", telemetry.MaxAge, telemetry.Budget)
+	}
+	for _, name := range slices.Sorted(maps.Keys(telemetry.Groups)) {
+		if !slices.Contains(known.Groups, name) {
+			bad("groups."+key(name), "unknown group%s", Suggest(name, known.Groups))
+		}
+	}
+	for i, name := range telemetry.KVMStats {
+		if !statName.MatchString(name) {
+			bad(fmt.Sprintf("kvmStats[%d]", i), "%q: want a name as KVM writes it, such as halt_exits", name)
+		}
+	}
+	for i, name := range telemetry.Compat {
+		if !slices.Contains(known.Compats, name) {
+			bad(fmt.Sprintf("compat[%d]", i), "%q: unknown exporter%s", name, Suggest(name, known.Compats))
+		}
+	}
+	if telemetry.MaxSeriesPerVM < 0 {
+		bad("maxSeriesPerVM", "%d: want at least 0", telemetry.MaxSeriesPerVM)
+	}
+	if telemetry.MaxSeries < 0 {
+		bad("maxSeries", "%d: want at least 0", telemetry.MaxSeries)
+	}
+	return problems
+}
+
+var statName = regexp.MustCompile(`^[a-z0-9_]{1,64}$`)
 
 func checkAddress(address string) error {
 	_, port, err := net.SplitHostPort(address)

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -279,10 +280,10 @@ func cardTree(t *testing.T, dir, bus string, vfs int) {
 	write(pf+"/numa_node", "0\n")
 	for index := range vfs {
 		vf := fmt.Sprintf("0000:%s:10.%d", bus, index)
-		group := filepath.Join(dir, "sys/kernel/iommu_groups", bus+fmt.Sprint(index))
+		group := filepath.Join(dir, "sys/kernel/iommu_groups", bus+strconv.Itoa(index))
 		write(filepath.Join(devices, vf, "class"), "0x020000\n")
 		link(filepath.Join(devices, vf, "driver"), "../../drivers/vfio-pci")
-		link(filepath.Join(devices, vf, "iommu_group"), "../../../../kernel/iommu_groups/"+bus+fmt.Sprint(index))
+		link(filepath.Join(devices, vf, "iommu_group"), "../../../../kernel/iommu_groups/"+bus+strconv.Itoa(index))
 		link(filepath.Join(group, "devices", vf), "../../../../bus/pci/devices/"+vf)
 		link(fmt.Sprintf("%s/virtfn%d", pf, index), "../"+vf)
 	}

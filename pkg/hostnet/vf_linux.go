@@ -23,6 +23,10 @@ func (n *Netlink) VFs(ctx context.Context, pf string) (map[int]sriov.Attributes,
 	if err != nil {
 		return nil, err
 	}
+	return vfsOf(link), nil
+}
+
+func vfsOf(link netlink.Link) map[int]sriov.Attributes {
 	all := make(map[int]sriov.Attributes)
 	for _, vf := range link.Attrs().Vfs {
 		least, most, trust := int(vf.MinTxRate), int(vf.MaxTxRate), vf.Trust != 0
@@ -35,21 +39,18 @@ func (n *Netlink) VFs(ctx context.Context, pf string) (map[int]sriov.Attributes,
 		}
 		all[vf.ID] = attributes
 	}
-	return all, nil
+	return all
 }
 
 // SetVF sets those attributes of one VF that are not nil. Of VLAN, QoS and
 // protocol, and of the two rates, the kernel wants all at once: what is not
 // said stays as it is.
-func (n *Netlink) SetVF(ctx context.Context, pf string, index int, want sriov.Attributes) error {
+func (n *Netlink) SetVF(_ context.Context, pf string, index int, want sriov.Attributes) error {
 	link, err := n.byName(pf)
 	if err != nil {
 		return fmt.Errorf("set VF %d of %s: %w", index, pf, err)
 	}
-	all, err := n.VFs(ctx, pf)
-	if err != nil {
-		return err
-	}
+	all := vfsOf(link)
 	have, found := all[index]
 	if !found {
 		return fmt.Errorf("set VF %d of %s: it has %d VFs", index, pf, len(all))
@@ -139,34 +140,41 @@ type VFLinks struct {
 	*Netlink
 }
 
-// Link returns the network interface of a name, and who uses it.
-func (h *Host) Link(ctx context.Context, name string) (sriov.Link, error) {
+// Look returns the network interfaces of the host as they are now.
+func (h *Host) Look(ctx context.Context) (sriov.Snapshot, error) {
 	state, err := h.Observe(ctx)
 	if err != nil {
-		return sriov.Link{}, err
+		return nil, err
 	}
-	link, found := state.Link(name)
+	return snapshot{guard: guard{state: &state}, uplink: state.Uplink()}, nil
+}
+
+// snapshot is a state as package sriov sees it.
+type snapshot struct {
+	guard  guard
+	uplink map[string]string
+}
+
+// Named returns the interface of a name, and who uses it.
+func (s snapshot) Named(name string) (sriov.Link, bool) {
+	link, found := s.guard.state.Link(name)
 	if !found {
-		return sriov.Link{}, fmt.Errorf("%s: %w", name, ErrNoLink)
+		return sriov.Link{}, false
 	}
-	g := &guard{state: &state}
-	users := g.users(name)
+	users := s.guard.users(name)
 	for _, address := range link.Addresses {
 		users = append(users, "the host has "+address+" there")
 	}
 	if link.Master != "" {
 		users = append(users, "it is a port of "+link.Master)
 	}
-	return sriov.Link{Name: link.Name, Altnames: link.Altnames, MAC: link.MAC, MTU: link.MTU, Up: link.Up, Users: users}, nil
+	return sriov.Link{Name: link.Name, Altnames: link.Altnames, MAC: link.MAC, MTU: link.MTU, Up: link.Up, Users: users}, true
 }
 
-// Uplink returns, by interface, why the node cannot be reached without it.
-func (h *Host) Uplink(ctx context.Context) (map[string]string, error) {
-	state, err := h.Observe(ctx)
-	if err != nil {
-		return nil, err
-	}
-	return state.Uplink(), nil
+// Uplink returns why the node cannot be reached without an interface.
+func (s snapshot) Uplink(name string) (reason string, is bool) {
+	reason, is = s.uplink[name]
+	return reason, is
 }
 
 var _ sriov.Links = VFLinks{}

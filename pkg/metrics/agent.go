@@ -41,6 +41,8 @@ type scrape struct {
 	duration   time.Duration
 	series     int
 	duplicates int
+
+	cutVM, cutPage uint64 // since the agent started
 }
 
 // sourceHealth is a source's state at the time of a scrape.
@@ -153,6 +155,13 @@ var scrapeFamilies = [...]family[scrape]{
 	{
 		"virtnode_scrape_vm_duplicates", gauge, plain, "", fromAgent, "Virtual machines left out because another has the same name and UUID.",
 		func(w *writer, s *scrape) { w.put(qemu.Some(uint64(s.duplicates))) },
+	},
+	{
+		"virtnode_scrape_series_cut_total", counter, plain, "limit", fromAgent, "Series about virtual machines left out of pages, by the limit that they went over: that of one machine (vm) or of the page.",
+		func(w *writer, s *scrape) {
+			w.putLabel("limit", "vm", qemu.Some(s.cutVM))
+			w.putLabel("limit", "page", qemu.Some(s.cutPage))
+		},
 	},
 }
 

@@ -2,7 +2,10 @@ package metrics
 
 import (
 	"bytes"
+	"compress/gzip"
+	"crypto/sha256"
 	"fmt"
+	"io"
 	"testing"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -15,7 +18,8 @@ import (
 func fleet(count int) []qemu.VM {
 	vms := make([]qemu.VM, count)
 	for i := range vms {
-		vms[i] = wholeVM(fmt.Sprintf("web-%03d", i), 6, 2, 2)
+		vms[i] = seededVM(uint64(i)<<32, fmt.Sprintf("web-%03d", i), 6, 2, 2)
+		vms[i].UUID = fmt.Sprintf("%016x-%016x", sha256.Sum256([]byte(vms[i].Name)), i)[:36]
 	}
 	return vms
 }
@@ -40,11 +44,12 @@ func benchmarkEncode(b *testing.B, format expfmt.Format, count int) {
 	var w writer
 	protobuf := format.FormatType() == expfmt.TypeProtoDelim
 	w.reset(protobuf)
-	appendSnapshot(&w, snapshot) // the memory is there from then on
+	chosen := Selection{}.compile()
+	appendSnapshot(&w, snapshot, chosen) // the memory is there from then on
 	b.ReportAllocs()
 	for b.Loop() {
 		w.reset(protobuf)
-		appendSnapshot(&w, snapshot)
+		appendSnapshot(&w, snapshot, chosen)
 	}
 	b.ReportMetric(float64(w.series), "series")
 	b.ReportMetric(float64(len(w.buf)), "bytes")
@@ -76,6 +81,42 @@ func benchmarkLibrary(b *testing.B, format expfmt.Format) {
 	b.ReportMetric(float64(page.Len()), "bytes")
 }
 
+// BenchmarkCompress is the page of 200 machines, as it is sent and as the
+// standard library would.
+func BenchmarkCompress(b *testing.B) {
+	var zips compressors
+	zips.init()
+	standard, err := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed)
+	if err != nil {
+		b.Fatal(err)
+	}
+	for format, protobuf := range map[string]bool{"text": false, "protobuf": true} {
+		var w writer
+		w.reset(protobuf)
+		appendSnapshot(&w, &qemu.Snapshot{VMs: fleet(200)}, Selection{}.compile())
+		for name, zip := range map[string]compressor{
+			"gzip": zips.of("gzip").Get().(compressor), "zstd": zips.of("zstd").Get().(compressor), "gzip of the standard library": standard,
+		} {
+			b.Run(format+"/"+name, func(b *testing.B) {
+				var out bytes.Buffer
+				b.ReportAllocs()
+				for b.Loop() {
+					out.Reset()
+					zip.Reset(&out)
+					if _, err := zip.Write(w.buf); err != nil {
+						b.Fatal(err)
+					}
+					if err := zip.Close(); err != nil {
+						b.Fatal(err)
+					}
+				}
+				b.ReportMetric(float64(out.Len()), "bytes")
+				b.ReportMetric(float64(len(w.buf))/float64(out.Len()), "ratio")
+			})
+		}
+	}
+}
+
 // BenchmarkLabels is what labels of machines cost, written anew for each page.
 func BenchmarkLabels(b *testing.B) {
 	vms := fleet(200)
@@ -88,10 +129,10 @@ func BenchmarkLabels(b *testing.B) {
 
 // TestEncodingAllocatesNothing once the memory is there.
 func TestEncodingAllocatesNothing(t *testing.T) {
-	snapshot := &qemu.Snapshot{VMs: fleet(20)}
+	snapshot, chosen := &qemu.Snapshot{VMs: fleet(20)}, Selection{Limits: Limits{PerVM: 80, All: 1500}}.compile()
 	for _, protobuf := range []bool{false, true} {
 		var w writer
-		encode := func() { w.reset(protobuf); appendSnapshot(&w, snapshot) }
+		encode := func() { w.reset(protobuf); appendSnapshot(&w, snapshot, chosen) }
 		encode()
 		if allocs := testing.AllocsPerRun(5, encode); allocs > 0 {
 			t.Errorf("protobuf %v: %v allocations a page", protobuf, allocs)

@@ -53,13 +53,18 @@ type writer struct {
 
 	bases  []byte // of all things
 	ends   []int  // where each one's ends in bases
-	budget *budget
+	skip   []bool // things that are left out; empty: none
+	budget budget
 	text   []byte // of one thing's labels, on their way to protobuf
 }
 
 // reset empties the page and keeps its memory.
 func (w *writer) reset(protobuf bool) {
-	*w = writer{buf: w.buf[:0], bases: w.bases[:0], ends: w.ends[:0], text: w.text[:0], protobuf: protobuf}
+	w.budget.reset(Limits{}, 0)
+	*w = writer{
+		buf: w.buf[:0], bases: w.bases[:0], ends: w.ends[:0], skip: w.skip[:0], text: w.text[:0],
+		budget: w.budget, protobuf: protobuf,
+	}
 }
 
 // write appends families over things, family by family. A family without a
@@ -92,6 +97,9 @@ func writeLabelled[T any](w *writer, families []family[T], things []T) {
 		for j := range things {
 			w.base = w.bases[start:w.ends[j]]
 			start = w.ends[j]
+			if len(w.skip) > 0 && w.skip[j] {
+				continue
+			}
 			before := w.mark()
 			f.emit(w, &things[j])
 			if !w.budget.allows(j, w.series-before.series) {

@@ -41,7 +41,11 @@ func golden(t *testing.T, file, got string) {
 
 // wholeVM has a value for every family.
 func wholeVM(name string, cpus, nics, disks int) qemu.VM {
-	next := uint64(1)
+	return seededVM(1, name, cpus, nics, disks)
+}
+
+// seededVM has other numbers for another seed.
+func seededVM(next uint64, name string, cpus, nics, disks int) qemu.VM {
 	num := func() qemu.Num {
 		next = next*6364136223846793005 + 1442695040888963407
 		return qemu.Some(next >> 14)
@@ -50,6 +54,7 @@ func wholeVM(name string, cpus, nics, disks int) qemu.VM {
 	io := func() qemu.IO { return qemu.IO{Requests: num(), Bytes: num(), Time: num()} }
 	vm := qemu.VM{
 		Namespace: "prod", Name: name, UUID: "6f1c1f2e-6b5a-4d0e-9a51-0a0b0c0d0e0f", Source: "qemu:///system", State: qemu.StateRunning,
+		Kind: qemu.KindLibvirt, Domain: name, Definition: &qemu.Definition{Machine: "pc-q35-10.0", OS: "http://debian.org/debian/12"}, Agent: qemu.Some(1),
 		CPU:     qemu.CPU{Time: num(), User: num(), System: num(), HaltPollSuccess: num(), HaltPollFailure: num()},
 		Current: qemu.Some(uint64(cpus)), Maximum: qemu.Some(8),
 		Memory: qemu.Memory{
@@ -72,9 +77,18 @@ func wholeVM(name string, cpus, nics, disks int) qemu.VM {
 	return vm
 }
 
+// everything is all groups.
+func everything() Selection {
+	selection := Selection{Groups: make(map[string]bool)}
+	for _, g := range vmGroups {
+		selection.Groups[g.name] = true
+	}
+	return selection
+}
+
 func encode(vms ...qemu.VM) string {
 	var w writer
-	appendSnapshot(&w, &qemu.Snapshot{VMs: vms})
+	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, everything().compile())
 	return string(w.buf)
 }
 
@@ -99,7 +113,7 @@ func TestExposition(t *testing.T) {
 func TestWhatNobodyKnowsHasNoSeries(t *testing.T) {
 	page := encode(qemu.VM{Name: "a", Source: "s"})
 	want := "# HELP virtnode_vm_info " + infoFamilies[0].help + "\n# TYPE virtnode_vm_info gauge\n" +
-		`virtnode_vm_info{namespace="",name="a",uuid="",source="s"} 1` + "\n"
+		`virtnode_vm_info{namespace="",name="a",uuid="",source="s",kind="",domain="",pod="",pod_uid="",machine="",flavor="",os=""} 1` + "\n"
 	if diff := cmp.Diff(want, page); diff != "" {
 		t.Error(diff)
 	}

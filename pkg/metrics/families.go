@@ -8,6 +8,7 @@ const (
 	fromBPF     = "bpf"
 	fromLight   = "light"
 	fromMonitor = "monitor"
+	fromControl = "control"
 	fromAgent   = "agent"
 )
 
@@ -31,6 +32,7 @@ type group struct {
 var vmGroups = [...]group{
 	{"info", true, infoFamilies[:]},
 	{"state", true, stateFamilies[:]},
+	{"guest-agent", true, agentFamilies[:]},
 	{"health", true, healthFamilies[:]},
 	{"cpu", true, cpuFamilies[:]},
 	{"vcpu", true, vcpuFamilies[:]},

@@ -5,8 +5,8 @@ import "github.com/virtnode/nodeagent/pkg/qemu"
 // infoFamilies say what a machine is.
 var infoFamilies = [...]family[qemu.VM]{
 	{
-		"virtnode_vm_info", gauge, plain, "source", fromLight, "A virtual machine and the source that knows it; proc is a QEMU process without libvirt. Always 1.",
-		func(w *writer, vm *qemu.VM) { w.putLabel("source", vm.Source, qemu.Some(1)) },
+		"virtnode_vm_info", gauge, plain, "source kind domain pod pod_uid machine flavor os", fromLight, "A virtual machine, always 1. source is who knows it: proc for a QEMU process without libvirt. kind is who manages it: kubevirt, openstack, libvirt or qemu. domain is its name in libvirt. flavor is OpenStack's.",
+		emitInfo,
 	},
 }
 

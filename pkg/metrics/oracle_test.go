@@ -25,7 +25,7 @@ import (
 func encodeProtobuf(vms ...qemu.VM) []byte {
 	var w writer
 	w.reset(true)
-	appendSnapshot(&w, &qemu.Snapshot{VMs: vms})
+	appendSnapshot(&w, &qemu.Snapshot{VMs: vms}, everything().compile())
 	return w.buf
 }
 

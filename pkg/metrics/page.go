@@ -9,8 +9,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/common/expfmt"
-
-	"github.com/virtnode/nodeagent/pkg/qemu"
 )
 
 // newRegistry holds what client_golang knows about a Go program: the go_ and
@@ -29,8 +27,10 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 	if vms := s.vms.Load(); vms != nil {
 		snapshot := (*vms).Collect(ctx)
 		defer snapshot.Release()
-		appendSnapshot(w, snapshot)
+		appendSnapshot(w, snapshot, s.selected.Load())
 		about.series, about.duplicates = w.series, snapshot.Duplicates
+		s.cutVM.Add(w.budget.cutVM)
+		s.cutPage.Add(w.budget.cutPage)
 		sources := make([]sourceHealth, 0, len(snapshot.Sources))
 		for _, state := range snapshot.Sources {
 			sources = append(sources, sourceHealth{state, snapshot.Time.Sub(state.LastSuccess)})
@@ -51,17 +51,9 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 	}
 	write(w, buildFamilies[:], []buildInfo{{s.opt.Version}}, labelBuild)
 	err := s.appendRegistry(w)
-	about.duration = time.Since(start)
+	about.duration, about.cutVM, about.cutPage = time.Since(start), s.cutVM.Load(), s.cutPage.Load()
 	write(w, scrapeFamilies[:], []scrape{about}, unlabelled[scrape])
 	return err
-}
-
-// appendSnapshot appends what is known about virtual machines.
-func appendSnapshot(w *writer, snapshot *qemu.Snapshot) {
-	labelAll(w, snapshot.VMs, labelVM)
-	for _, group := range vmGroups {
-		writeLabelled(w, group.families, snapshot.VMs)
-	}
 }
 
 // appendRegistry appends what client_golang knows, encoded by its own library.

@@ -19,12 +19,20 @@ Class says where a value comes from, and so when it is there:
 ` + "`bpf`" + ` is a program that the agent puts into the kernel, if that takes it (` + "`virtnode_bpf_program_up`" + `);
 ` + "`light`" + ` is libvirt, without a question to QEMU;
 ` + "`monitor`" + ` is libvirt asking QEMU;
+` + "`control`" + ` is libvirt's events, and the XML that they change;
 ` + "`agent`" + ` is nodeagent itself.
 A value that nobody knows has no series: it is never shown as zero.
+
+` + "`telemetry.groups`" + ` switches groups, ` + "`telemetry.compat`" + ` adds the families of other exporters ([how they differ](compat.md)), and
+` + "`telemetry.maxSeriesPerVM`" + ` and ` + "`telemetry.maxSeries`" + ` bound what a page has.
 `)
 	fmt.Fprintf(&b, "\n## Virtual machines\n\nLabels on every series: %s. Each group can be switched on and off.\n", codes(vmLabels))
 	for _, group := range vmGroups {
-		appendTable(&b, "Group "+group.name, "", group.families)
+		title := "Group " + group.name
+		if !group.standard {
+			title += " (off by default)"
+		}
+		appendTable(&b, title, "", group.families)
 	}
 	appendTable(&b, "Sources of VM telemetry", "source class", sourceFamilies[:])
 	appendTable(&b, "Programs in the kernel", "program", programFamilies[:])
@@ -34,6 +42,13 @@ A value that nobody knows has no series: it is never shown as zero.
 	appendTable(&b, "Configuration", "", configFamilies[:])
 	appendTable(&b, "Build", "", buildFamilies[:])
 	appendTable(&b, "The page itself", "", scrapeFamilies[:])
+	for i := range dialects {
+		d := &dialects[i]
+		appendTable(&b, "With compat "+d.name, d.labels, d.families)
+		if len(d.page) > 0 {
+			appendTable(&b, "With compat "+d.name+", of all machines", "", d.page)
+		}
+	}
 	return b.String()
 }
 

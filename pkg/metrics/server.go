@@ -1,7 +1,6 @@
 package metrics
 
 import (
-	"compress/gzip"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +26,9 @@ import (
 type VMs interface {
 	Collect(ctx context.Context) *qemu.Snapshot
 }
+
+// Access judges a request: 200, or the status to refuse it with and why.
+type Access func(r *http.Request) (status int, why string)
 
 // Options says what a [Server] tells besides virtual machines. A function
 // that is nil has nothing to tell.
@@ -62,12 +64,16 @@ const (
 type Server struct {
 	opt      Options
 	vms      atomic.Pointer[VMs]
+	selected atomic.Pointer[selected]
+	access   atomic.Pointer[Access]
+	cutVM    atomic.Uint64 // series left out, by the limit
+	cutPage  atomic.Uint64
 	registry *prometheus.Registry
 	landing  *template.Template
 	scrapes  chan struct{}
 	patience time.Duration // writeTimeout, but for tests
 	writers  sync.Pool     // of *writer
-	zips     sync.Pool     // of *gzip.Writer
+	zips     compressors
 }
 
 // NewServer returns a server without virtual machines; see [Server.SetVMs].
@@ -83,10 +89,8 @@ func NewServer(opt Options) *Server {
 		patience: writeTimeout,
 	}
 	s.writers.New = func() any { return new(writer) }
-	s.zips.New = func() any {
-		zip, _ := gzip.NewWriterLevel(io.Discard, gzip.BestSpeed) // the level is valid
-		return zip
-	}
+	s.zips.init()
+	s.Select(Selection{})
 	return s
 }
 
@@ -100,20 +104,56 @@ func (s *Server) SetVMs(vms VMs) {
 	s.vms.Store(&vms)
 }
 
+// Select replaces what is served about virtual machines: at first, the
+// standard groups without a limit.
+func (s *Server) Select(selection Selection) { s.selected.Store(selection.compile()) }
+
+// SetAccess replaces who judges requests for pages other than /healthz and
+// /readyz; nil lets everybody read them.
+func (s *Server) SetAccess(access Access) {
+	if access == nil {
+		s.access.Store(nil)
+		return
+	}
+	s.access.Store(&access)
+}
+
 // Handler serves /metrics, /healthz, /readyz, /report and a landing page.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /metrics", s.serveMetrics)
+	mux.HandleFunc("GET /metrics", s.guarded(s.serveMetrics))
 	mux.HandleFunc("GET /healthz", s.serveHealth)
 	mux.HandleFunc("GET /readyz", s.serveReady)
-	mux.HandleFunc("GET /report", s.serveReport)
-	mux.HandleFunc("GET /{$}", s.serveLanding)
+	mux.HandleFunc("GET /report", s.guarded(s.serveReport))
+	mux.HandleFunc("GET /{$}", s.guarded(s.serveLanding))
 	return mux
+}
+
+// guarded asks who may see a page before it is made.
+func (s *Server) guarded(page http.HandlerFunc) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		if access := s.access.Load(); access != nil {
+			if status, why := (*access)(r); status != http.StatusOK {
+				if status == http.StatusUnauthorized {
+					w.Header().Set("WWW-Authenticate", "Bearer")
+				}
+				http.Error(w, why, status)
+				return
+			}
+		}
+		page(w, r)
+	}
 }
 
 // Serve answers on listener until ctx is done, and then lets the answers on
 // their way finish. The listener is closed in any case.
 func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
+	return s.ServeSecured(ctx, listener, "")
+}
+
+// ServeSecured is Serve with TLS and authentication, as a web configuration
+// file says; see [CheckWebConfig]. Without a file it is plain.
+func (s *Server) ServeSecured(ctx context.Context, listener net.Listener, webConfig string) error {
 	server := &http.Server{
 		Handler:           s.Handler(),
 		ReadHeaderTimeout: headerTimeout,
@@ -123,10 +163,10 @@ func (s *Server) Serve(ctx context.Context, listener net.Listener) error {
 		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug),
 	}
 	served := make(chan error, 1)
-	go func() { served <- server.Serve(listener) }()
+	go func() { served <- serveHTTP(server, listener, webConfig, s.opt.Log) }()
 	select {
 	case err := <-served:
-		return fmt.Errorf("serve HTTP: %w", err)
+		return errors.Join(fmt.Errorf("serve HTTP: %w", err), ignoreClosed(listener.Close()))
 	case <-ctx.Done():
 	}
 	drain, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
@@ -191,31 +231,20 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request, body []byte) {
 	_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(s.patience))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	w.Header().Add("Vary", "Accept-Encoding")
-	if !acceptsGzip(r.Header.Get("Accept-Encoding")) {
+	coding := coding(r.Header.Get("Accept-Encoding"))
+	pool := s.zips.of(coding)
+	if pool == nil {
 		w.Header().Set("Content-Length", strconv.Itoa(len(body)))
 		_, _ = w.Write(body) // the client's loss
 		return
 	}
-	w.Header().Set("Content-Encoding", "gzip")
-	zip := s.zips.Get().(*gzip.Writer)
-	defer s.zips.Put(zip)
+	w.Header().Set("Content-Encoding", coding)
+	zip := pool.Get().(compressor)
+	defer pool.Put(zip)
 	zip.Reset(w)
 	_, _ = zip.Write(body)
 	_ = zip.Close()
-}
-
-// acceptsGzip reads an Accept-Encoding header (RFC 9110, 12.5.3).
-func acceptsGzip(header string) bool {
-	for offer := range strings.SplitSeq(header, ",") {
-		name, quality, _ := strings.Cut(offer, ";")
-		if name := strings.TrimSpace(name); name != "gzip" && name != "*" {
-			continue
-		}
-		q, found := strings.CutPrefix(strings.TrimSpace(quality), "q=")
-		value, err := strconv.ParseFloat(q, 64)
-		return !found || err == nil && value > 0
-	}
-	return false
+	zip.Reset(io.Discard) // keep no client's connection
 }
 
 func (s *Server) serveHealth(w http.ResponseWriter, r *http.Request) {

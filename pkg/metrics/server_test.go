@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/klauspost/compress/zstd"
 	dto "github.com/prometheus/client_model/go"
 
 	"github.com/virtnode/nodeagent/internal/hostfs"
@@ -226,29 +227,48 @@ func TestSetVMs(t *testing.T) {
 	}
 }
 
-func TestGzip(t *testing.T) {
+func TestCompression(t *testing.T) {
 	s := fullServer()
-	for header, want := range map[string]bool{"gzip": true, "deflate, gzip;q=1.0, *;q=0.5": true, "*": true, "gzip;q=0": false, "gzip; q=0.0": false, "identity": false, "": false, "zstd": false} {
-		response, body := get(t, s, "/readyz", "Accept-Encoding", header)
-		if got := response.Header().Get("Content-Encoding") == "gzip"; got != want {
-			t.Errorf("Accept-Encoding %q: compressed %v, want %v", header, got, want)
-			continue
-		}
-		if want {
-			zip, err := gzip.NewReader(strings.NewReader(body))
-			if err != nil {
-				t.Fatal(err)
+	for header, want := range map[string]string{
+		"gzip": "gzip", "deflate, gzip;q=1.0, *;q=0.5": "gzip", "*": "gzip", "GZIP": "gzip", "gzip;q=0": "", "gzip; q=0.0": "", "identity": "", "": "",
+		"zstd": "zstd", "gzip, zstd": "zstd", "zstd;q=0.5, gzip;q=0.8": "gzip", "zstd;q=0, gzip": "gzip", "*, gzip;q=0": "", "gzip;q=x": "", "gzip;q=7, zstd": "zstd", "br": "",
+	} {
+		for range 2 { // the writer is used again
+			response, body := get(t, s, "/readyz", "Accept-Encoding", header)
+			if got := response.Header().Get("Content-Encoding"); got != want {
+				t.Errorf("Accept-Encoding %q: have %q, want %q", header, got, want)
+				continue
 			}
-			plain, err := io.ReadAll(zip)
-			if err != nil {
-				t.Fatal(err)
+			if got := decompress(t, want, body); got != "ready\n" {
+				t.Errorf("Accept-Encoding %q: body %q", header, got)
 			}
-			body = string(plain)
-		}
-		if body != "ready\n" {
-			t.Errorf("Accept-Encoding %q: body %q", header, body)
 		}
 	}
+}
+
+func decompress(t *testing.T, coding, body string) string {
+	t.Helper()
+	var reader io.Reader = strings.NewReader(body)
+	switch coding {
+	case "gzip":
+		zip, err := gzip.NewReader(reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		reader = zip
+	case "zstd":
+		z, err := zstd.NewReader(reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer z.Close()
+		reader = z
+	}
+	plain, err := io.ReadAll(reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(plain)
 }
 
 func TestTheScrapersTimeoutIsKept(t *testing.T) {
@@ -277,7 +297,7 @@ func TestConcurrentScrapes(t *testing.T) {
 	for range 20 {
 		scrapers.Go(func() {
 			for range 5 {
-				if response, body := get(t, s, "/metrics"); response.Code == 200 && !strings.HasSuffix(body, "\nvirtnode_scrape_vm_duplicates 0\n") {
+				if response, body := get(t, s, "/metrics"); response.Code == 200 && !strings.HasSuffix(body, "\nvirtnode_scrape_series_cut_total{limit=\"page\"} 0\n") {
 					t.Error("a page is cut or mixed up")
 				}
 				s.SetVMs(&fixed{VMs: []qemu.VM{{Name: "swap"}}})

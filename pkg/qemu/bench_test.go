@@ -103,6 +103,9 @@ func BenchmarkDecode(b *testing.B) {
 		b.Run(fmt.Sprintf("vms=%d", machines), func(b *testing.B) {
 			payload := encodeStats(sizeables(machines), ^uint32(0))
 			var r reading
+			if err := r.decode(payload, system); err != nil { // makes the memory
+				b.Fatal(err)
+			}
 			b.ReportAllocs()
 			used := cpuTime(b)
 			b.SetBytes(int64(len(payload)))
@@ -241,12 +244,15 @@ func BenchmarkMerge(b *testing.B) {
 			for i, ref := range light.refs {
 				monitor.guests[ref.uuid] = &guest{last: reading{vms: light.vms[i : i+1]}}
 			}
+			from := &daemonSources{monitor: monitor, control: &control{}}
 			m := newMerger()
-			var vms []VM
+			m.addDaemon(&light, from, pod{}, time.Time{})
+			vms := m.appendTo(nil) // makes the memory
+			m.reset()
 			b.ReportAllocs()
 			used := cpuTime(b)
 			for b.Loop() {
-				m.addDaemon(&light, monitor, time.Time{})
+				m.addDaemon(&light, from, pod{}, time.Time{})
 				vms = m.appendTo(vms[:0])
 				m.reset()
 			}

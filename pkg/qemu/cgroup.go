@@ -146,19 +146,7 @@ func ownChain(place string) []string {
 // (podUID, or …-podUID.slice with systemd), or of a domain of libvirt
 // (machine-qemu….scope with systemd, NAME.libvirt-qemu without).
 func holdsMachine(name string) bool {
-	if strings.HasPrefix(name, "machine-qemu") && strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".libvirt-qemu") {
-		return true
-	}
-	unit, isSlice := strings.CutSuffix(name, ".slice")
-	if isSlice {
-		if !strings.HasPrefix(unit, "kubepods") {
-			return false
-		}
-		unit = unit[strings.LastIndexByte(unit, '-')+1:]
-	}
-	uid, isPod := strings.CutPrefix(unit, "pod")
-	// A static pod's UID is a hash without dashes.
-	return isPod && len(uid) >= 32 && !strings.ContainsFunc(uid, func(c rune) bool { return !strings.ContainsRune("0123456789abcdef-_", c) })
+	return strings.HasPrefix(name, "machine-qemu") && strings.HasSuffix(name, ".scope") || strings.HasSuffix(name, ".libvirt-qemu") || podOfGroup(name) != ""
 }
 
 // cpuStat is what cpu.stat says about a quota, in nanoseconds.

@@ -12,7 +12,7 @@ import (
 const (
 	podUID   = "0c7f1b9e-5f0e-4c57-8a6e-1d2f3a4b5c6d"
 	podSlice = "/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod0c7f1b9e_5f0e_4c57_8a6e_1d2f3a4b5c6d.slice"
-	pod      = podSlice + "/cri-containerd-abc.scope"
+	inPod    = podSlice + "/cri-containerd-abc.scope"
 	scope    = `/machine.slice/machine-qemu\x2d1\x2dweb.scope`
 )
 
@@ -21,7 +21,7 @@ func TestOwnGroups(t *testing.T) {
 		threads    []string // paths
 		all, whole []string
 	}{
-		"a pod of systemd":    {[]string{pod, pod}, []string{podSlice, pod}, []string{podSlice, pod}},
+		"a pod of systemd":    {[]string{inPod, inPod}, []string{podSlice, inPod}, []string{podSlice, inPod}},
 		"a pod of cgroupfs":   {[]string{"/kubepods/pod" + podUID + "/abc"}, []string{"/kubepods/pod" + podUID, "/kubepods/pod" + podUID + "/abc"}, []string{"/kubepods/pod" + podUID, "/kubepods/pod" + podUID + "/abc"}},
 		"libvirt of systemd":  {[]string{scope + "/libvirt/emulator", scope + "/libvirt/vcpu0"}, []string{scope, scope + "/libvirt", scope + "/libvirt/emulator", scope + "/libvirt/vcpu0"}, []string{scope, scope + "/libvirt"}},
 		"libvirt without":     {[]string{"/machine/qemu-1-web.libvirt-qemu/emulator"}, []string{"/machine/qemu-1-web.libvirt-qemu", "/machine/qemu-1-web.libvirt-qemu/emulator"}, []string{"/machine/qemu-1-web.libvirt-qemu", "/machine/qemu-1-web.libvirt-qemu/emulator"}},
@@ -117,12 +117,12 @@ func TestControlGroupsOfVersion2(t *testing.T) {
 func TestControlGroupsOfVersion1AndHybrid(t *testing.T) {
 	h := newHost(t)
 	h.process(10, 1, "qemu-kvm\x00-name\x00web\x00", 50)
-	h.write("/proc/10/cgroup", "9:name=systemd:"+pod+"\n4:memory:"+pod+"\n1:cpuacct,cpu:"+pod+"\n0::"+pod+"\n")
+	h.write("/proc/10/cgroup", "9:name=systemd:"+inPod+"\n4:memory:"+inPod+"\n1:cpuacct,cpu:"+inPod+"\n0::"+inPod+"\n")
 	for name, content := range map[string]string{
 		"/cpu" + podSlice + "/cpu.cfs_quota_us": "-1\n", "/cpu" + podSlice + "/cpu.cfs_period_us": "100000\n", "/cpu" + podSlice + "/cpu.stat": "nr_periods 0\nnr_throttled 0\nthrottled_time 0\n",
-		"/cpu" + pod + "/cpu.cfs_quota_us": "25000\n", "/cpu" + pod + "/cpu.cfs_period_us": "100000\n", "/cpu" + pod + "/cpu.stat": "nr_periods 5\nnr_throttled 3\nthrottled_time 77\nnr_bursts 0\nburst_time 0\n",
+		"/cpu" + inPod + "/cpu.cfs_quota_us": "25000\n", "/cpu" + inPod + "/cpu.cfs_period_us": "100000\n", "/cpu" + inPod + "/cpu.stat": "nr_periods 5\nnr_throttled 3\nthrottled_time 77\nnr_bursts 0\nburst_time 0\n",
 		"/memory" + podSlice + "/memory.usage_in_bytes": "100\n", "/memory" + podSlice + "/memory.limit_in_bytes": "9223372036854771712\n",
-		"/memory" + pod + "/memory.usage_in_bytes": "90\n", "/memory" + pod + "/memory.limit_in_bytes": "80\n",
+		"/memory" + inPod + "/memory.usage_in_bytes": "90\n", "/memory" + inPod + "/memory.limit_in_bytes": "80\n",
 		"/memory" + podSlice + "/memory.failcnt": "6\n", "/memory" + podSlice + "/memory.oom_control": "oom_kill_disable 0\nunder_oom 0\noom_kill 2\n",
 		"/unified" + podSlice + "/cpu.pressure": "some avg10=0.00 avg60=0.00 avg300=0.00 total=5\n",
 	} {

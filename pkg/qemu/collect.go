@@ -18,8 +18,11 @@ type Options struct {
 	// URIs name the libvirt daemons to read; none means all with a socket in
 	// the usual places.
 	URIs []string
-	Root *hostfs.Root
-	Log  *slog.Logger
+	// Kubelet is the kubelet's directory, usually /var/lib/kubelet, in whose
+	// pods virt-launchers are looked for; empty means that none are.
+	Kubelet string
+	Root    *hostfs.Root
+	Log     *slog.Logger
 
 	Budget      time.Duration // a collection waits for sources: 500 ms
 	CallTimeout time.Duration // one reading of one source may take: 10 s
@@ -59,6 +62,8 @@ type Collector struct {
 	proc    *source
 	daemons []*daemonSources
 	merger  *merger
+
+	launchers *launchers // nil without Options.Kubelet
 }
 
 // daemonSources are the sources that one daemon is.
@@ -66,6 +71,7 @@ type daemonSources struct {
 	daemon
 	light   *source
 	monitor *monitor
+	control *control
 	cancel  context.CancelFunc // ends the daemon's life
 }
 
@@ -133,6 +139,9 @@ func New(opt Options) (*Collector, error) {
 		c.uris = append(c.uris, u)
 	}
 	c.proc = newProcSource(c)
+	if opt.Kubelet != "" {
+		c.launchers = newLaunchers(opt.Root, opt.Kubelet, opt.Log)
+	}
 	return c, nil
 }
 
@@ -146,6 +155,10 @@ func (c *Collector) Run(ctx context.Context, ready func()) error {
 	}
 	c.life = ctx
 	c.mu.Unlock()
+	if c.launchers != nil {
+		c.launchers.scan(nil) // for the first to ask
+		c.begin(func() { c.launchers.run(ctx) })
+	}
 	ready()
 	<-ctx.Done()
 	c.mu.Lock()
@@ -262,7 +275,7 @@ func (c *Collector) read(f *flight) {
 		}
 	}
 	for _, d := range c.daemons {
-		if !wait(d.monitor.pending()) {
+		if !wait(d.monitor.pending()) || !wait(d.control.pending()) {
 			return
 		}
 	}
@@ -270,7 +283,7 @@ func (c *Collector) read(f *flight) {
 
 // refresh brings the list of daemons up to date. A daemon that was found and
 // has lost its sockets stays, and is reported down, as long as its directory
-// is there.
+// is there; a pod's goes with its socket.
 func (c *Collector) refresh() {
 	var targets []target
 	for i, u := range c.uris {
@@ -278,6 +291,9 @@ func (c *Collector) refresh() {
 	}
 	if len(c.uris) == 0 {
 		targets = discover(c.opt.Root)
+	}
+	if c.launchers != nil {
+		targets = append(targets, c.launchers.targets()...) // the least trusted come last
 	}
 	known := make(map[string]*daemonSources, len(c.daemons))
 	for _, d := range c.daemons {
@@ -296,7 +312,8 @@ func (c *Collector) refresh() {
 		if known[d.target.name] == nil {
 			continue
 		}
-		if there, err := c.opt.Root.Exists(d.target.dir); err != nil || there {
+		there, err := c.opt.Root.Exists(d.target.dir)
+		if d.target.pod == "" && (err != nil || there) {
 			now = append(now, d)
 		} else {
 			d.stop()
@@ -308,12 +325,14 @@ func (c *Collector) refresh() {
 func (c *Collector) newDaemon(t target) *daemonSources {
 	d := &daemonSources{daemon: daemon{root: c.opt.Root, target: t}}
 	d.life, d.cancel = context.WithCancel(c.life)
-	d.light, d.monitor = newLightSource(&d.daemon, c), newMonitor(&d.daemon, c)
+	d.light, d.monitor, d.control = newLightSource(&d.daemon, c), newMonitor(&d.daemon, c), newControl(&d.daemon, c)
 	d.light.after = func(r *reading, err error) {
 		if err != nil {
 			d.monitor.fail(err)
+			d.control.fail(err)
 		} else {
 			d.monitor.start(r.refs)
+			d.control.start(r.refs)
 		}
 	}
 	return d
@@ -323,6 +342,15 @@ func (d *daemonSources) stop() {
 	d.cancel()
 	d.light.stop()
 	d.monitor.stop()
+	d.control.stop()
+}
+
+// pod returns what is known about a pod; without a UID there is none.
+func (c *Collector) pod(uid string) pod {
+	if c.launchers == nil || uid == "" {
+		return pod{uid: uid}
+	}
+	return c.launchers.pod(uid)
 }
 
 // assemble puts together what every source has to serve now.
@@ -333,13 +361,13 @@ func (c *Collector) assemble() *Snapshot {
 	s.Time = c.opt.Now()
 	s.Sources = append(s.Sources[:0], c.proc.state)
 	for _, d := range c.daemons {
-		s.Sources = append(s.Sources, d.light.state, d.monitor.health())
+		s.Sources = append(s.Sources, d.light.state, d.monitor.health(), d.control.state)
 		if light := d.light.fresh(s.Time, c.opt.MaxAge); light != nil {
-			c.merger.addDaemon(light, d.monitor, s.Time)
+			c.merger.addDaemon(light, d, c.pod(d.target.pod), s.Time)
 		}
 	}
 	if processes := c.proc.fresh(s.Time, c.opt.MaxAge); processes != nil {
-		c.merger.addProcesses(processes.vms)
+		c.merger.addProcesses(processes.vms, c.pod)
 	}
 	s.VMs, s.Duplicates = c.merger.appendTo(s.VMs[:0]), c.merger.duplicates
 	c.merger.reset()

@@ -144,7 +144,7 @@ func domainNamed(name string, n byte) fakeDomain {
 func vmNamed(name string, n byte, source string, at time.Time) VM {
 	_, uuid := uuidOf(n)
 	vm := VM{
-		Name: name, UUID: uuid, Source: source, State: StateRunning, StateReason: "unpaused", Monitor: Health{Reason: Ready, LastSuccess: at, Age: Some(0)},
+		Name: name, UUID: uuid, Source: source, Domain: name, Kind: KindLibvirt, State: StateRunning, StateReason: "unpaused", Monitor: Health{Reason: Ready, LastSuccess: at, Age: Some(0)},
 		CPU:     CPU{Time: Some(12_345_678_901), User: Some(2), System: Some(3)},
 		Caches:  []Cache{{Monitor: "vcpus_0-3", Bytes: Some(21)}, {Monitor: "vcpus_0-3", Bank: 4, Bytes: Some(22)}},
 		Current: Some(1), Maximum: Some(4),
@@ -198,7 +198,7 @@ func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
 		VCPUs:     []VCPUThread{{0, spent(50, 12)}},
 		IOThreads: []NamedThread{{"iothread1", spent(4, 1)}},
 	}
-	lonely := VM{Name: "lonely", Source: SourceProc, Process: &Process{
+	lonely := VM{Name: "lonely", Domain: "lonely", Kind: KindQEMU, Source: SourceProc, Process: &Process{
 		PID: 200, Start: time.Unix(1_700_000_003, 0), Resident: Some(45 << 20), MinorFaults: Some(100), MajorFaults: Some(5),
 		Threads: [len(Roles)]Usage{RoleOther: spent(13, 4), RoleEmulator: spent(7, 1)},
 	}}
@@ -209,6 +209,7 @@ func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
 		{Source: SourceProc, Class: Kernel, Reason: Ready, LastSuccess: now.Now()},
 		{Source: system, Class: Light, Reason: Ready, LastSuccess: now.Now()},
 		{Source: system, Class: Monitor, Reason: Ready, LastSuccess: now.Now(), Unused: 4},
+		{Source: system, Class: Control, Reason: Ready, LastSuccess: now.Now()},
 	}
 	if diff := cmp.Diff(want, got.Sources); diff != "" {
 		t.Errorf("sources (-want +got):\n%s", diff)
@@ -379,7 +380,7 @@ func TestCollectionsAtTheSameTimeAreOne(t *testing.T) {
 	defer cancel()
 	for range 20 {
 		callers.Go(func() {
-			if s := c.Collect(ctx); len(s.Sources) != 3 {
+			if s := c.Collect(ctx); len(s.Sources) != 4 {
 				t.Errorf("at its deadline, a caller gets %+v", s.Sources)
 			}
 		})

@@ -51,6 +51,8 @@ func (l *line) ask(groups libvirt.DomainStatsTypes, of *domainRef, deadline time
 	return payload, err
 }
 
+// connect opens the daemon. One of the system refuses to serve a session, and
+// the other way round: then the other is asked for.
 func (l *line) connect(deadline time.Time) error {
 	if l.conn != nil {
 		return nil
@@ -58,14 +60,20 @@ func (l *line) connect(deadline time.Time) error {
 	d := l.daemon
 	ctx, cancel := context.WithDeadline(d.life, deadline)
 	defer cancel()
-	conn, err := dial(ctx, d.root, d.target)
-	if err != nil {
-		return err
+	for i := 0; ; i++ {
+		conn, drivers, err := dial(ctx, d.root, d.target)
+		if err != nil {
+			return err
+		}
+		if l.conn, err = open(d.life, conn, drivers[i], d.target.limit(), deadline); err == nil {
+			return nil
+		}
+		err = errors.Join(err, conn.Close())
+		var refused *callError
+		if !errors.As(err, &refused) || i+1 == len(drivers) {
+			return err
+		}
 	}
-	if l.conn, err = open(d.life, conn, d.target.driver, maxReply, deadline); err != nil {
-		return errors.Join(err, conn.Close())
-	}
-	return nil
 }
 
 func (l *line) close() {

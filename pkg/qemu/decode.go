@@ -11,7 +11,7 @@ const maxDevices = 4096
 // maxDomains is REMOTE_DOMAIN_LIST_MAX: libvirt itself sends no more.
 const maxDomains = 16384
 
-// maxName bounds the names of interfaces and disks.
+// maxName bounds names from outside in bytes. Those in Kubernetes have 253 at most.
 const maxName = 256
 
 // decode reads the reply to REMOTE_PROC_CONNECT_GET_ALL_DOMAIN_STATS: an

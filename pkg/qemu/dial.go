@@ -18,12 +18,16 @@ import (
 const maxSunPath = 107
 
 // dial connects to the first of a target's sockets that takes the connection.
-func dial(ctx context.Context, root *hostfs.Root, t target) (net.Conn, error) {
+// It returns the drivers to ask for there, the likelier first.
+func dial(ctx context.Context, root *hostfs.Root, t target) (net.Conn, []string, error) {
+	if t.pod != "" {
+		return dialPod(ctx, root, t)
+	}
 	failed := fmt.Errorf("find a socket of %s: %w", t.name, fs.ErrNotExist)
 	for i, socket := range t.sockets(root) {
 		conn, err := dialSocket(ctx, root, socket, t.owner)
 		if err == nil {
-			return conn, nil
+			return conn, []string{t.driver}, nil
 		}
 		if i == 0 || errors.Is(failed, fs.ErrNotExist) {
 			failed = fmt.Errorf("connect to %s: %w", socket, err)
@@ -32,7 +36,7 @@ func dial(ctx context.Context, root *hostfs.Root, t target) (net.Conn, error) {
 			break
 		}
 	}
-	return nil, failed
+	return nil, nil, failed
 }
 
 func dialSocket(ctx context.Context, root *hostfs.Root, socket string, owner int) (net.Conn, error) {
@@ -63,13 +67,28 @@ func dialSocket(ctx context.Context, root *hostfs.Root, socket string, owner int
 // checkOwner makes sure that a socket in a user's own directory leads to a
 // process of that user and not, through a link, to somebody more trusted.
 func checkOwner(conn net.Conn, owner int) error {
-	socket, ok := conn.(*net.UnixConn)
-	if owner < 0 || !ok {
+	if owner < 0 {
 		return nil
+	}
+	peer, err := peerOf(conn)
+	if err != nil {
+		return err
+	}
+	if int(peer.Uid) != owner {
+		return fmt.Errorf("served by user %d, not %d: %w", peer.Uid, owner, fs.ErrPermission)
+	}
+	return nil
+}
+
+// peerOf returns who listened on the socket of a connection (SO_PEERCRED).
+func peerOf(conn net.Conn) (*unix.Ucred, error) {
+	socket, ok := conn.(*net.UnixConn)
+	if !ok {
+		return nil, fmt.Errorf("read peer of socket: %T is no Unix socket", conn)
 	}
 	raw, err := socket.SyscallConn()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	var peer *unix.Ucred
 	var peerErr error
@@ -77,12 +96,9 @@ func checkOwner(conn net.Conn, owner int) error {
 		peer, peerErr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED)
 	})
 	if err := errors.Join(err, peerErr); err != nil {
-		return fmt.Errorf("read peer of socket: %w", err)
+		return nil, fmt.Errorf("read peer of socket: %w", err)
 	}
-	if int(peer.Uid) != owner {
-		return fmt.Errorf("served by user %d, not %d: %w", peer.Uid, owner, fs.ErrPermission)
-	}
-	return nil
+	return peer, nil
 }
 
 // errnoOf drops the address from a dial error, which names the path below the
@@ -92,4 +108,54 @@ func errnoOf(err error) error {
 		return errno
 	}
 	return err
+}
+
+// dialPod connects to the daemon of a virt-launcher pod. The pod may put
+// anything at the socket's place, so the way there follows no link, the
+// connection goes to the very socket that was looked at, and who answers must
+// be of the pod. A socket of another one, handed in, or of the host is refused.
+func dialPod(ctx context.Context, root *hostfs.Root, t target) (net.Conn, []string, error) {
+	volume, err := root.OpenBeneath(t.dir, append([]string{t.pod}, launcherVolume[:]...)...)
+	if err != nil {
+		return nil, nil, err
+	}
+	socket, err := openPodSocket(volume)
+	_ = volume.Close()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() { _ = socket.Close() }()
+	var dialer net.Dialer
+	conn, err := dialer.DialContext(ctx, "unix", "/proc/self/fd/"+strconv.Itoa(int(socket.Fd())))
+	if err != nil {
+		return nil, nil, fmt.Errorf("connect to %s: %w", socket.Name(), errnoOf(err))
+	}
+	peer, err := peerOf(conn)
+	if err == nil {
+		err = checkPod(root, t.pod, peer)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(fmt.Errorf("connect to %s: %w", socket.Name(), err), conn.Close())
+	}
+	if peer.Uid == 0 {
+		return conn, []string{driverSystem, driverSession}, nil
+	}
+	return conn, []string{driverSession, driverSystem}, nil
+}
+
+// checkPod makes sure that a process is of a pod. Its control group says so,
+// which the pod cannot choose. Where that cannot be read, as without the
+// host's processes in sight, nobody knows who root is.
+func checkPod(root *hostfs.Root, pod string, peer *unix.Ucred) error {
+	file := procPath(int(peer.Pid), "cgroup")
+	data, err := root.ReadFile(file)
+	switch {
+	case err == nil && parsePodCgroup(data) == pod:
+		return nil
+	case err == nil:
+		return fmt.Errorf("served by process %d, which is not of the pod: %w", peer.Pid, fs.ErrPermission)
+	case peer.Uid == 0:
+		return fmt.Errorf("served by root, and whether in the pod is unknown, for %s cannot be read; run with the host's PID namespace: %w", file, fs.ErrPermission)
+	}
+	return nil
 }

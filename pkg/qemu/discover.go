@@ -17,6 +17,32 @@ type target struct {
 	socket string // host path; empty means those in dir
 	dir    string // host path
 	owner  int    // user that must serve the socket, -1 for any
+	pod    string // UID of the virt-launcher pod whose daemon it is; empty: the host's
+}
+
+// What a daemon is asked for.
+const (
+	driverSystem  = "qemu:///system"
+	driverSession = "qemu:///session"
+)
+
+// maxPodReply bounds what a pod's daemon may answer: it knows one machine.
+const maxPodReply = 512 << 10
+
+// limit bounds what the daemon may answer, in bytes.
+func (t target) limit() uint32 {
+	if t.pod != "" {
+		return maxPodReply
+	}
+	return maxReply
+}
+
+// domains is how many domains the daemon may have.
+func (t target) domains() int {
+	if t.pod != "" {
+		return 1
+	}
+	return maxDomains
 }
 
 // sockets returns the paths to try, the preferred one first.
@@ -54,7 +80,7 @@ func discover(root *hostfs.Root) []target {
 
 // systemTarget returns the daemon of the machine.
 func systemTarget(root *hostfs.Root) target {
-	t := target{name: "qemu:///system", driver: "qemu:///system", dir: "/run/libvirt", owner: -1}
+	t := target{name: driverSystem, driver: driverSystem, dir: "/run/libvirt", owner: -1}
 	if found, err := root.Exists(t.dir); err != nil || !found {
 		t.dir = "/var/run/libvirt"
 	}
@@ -66,8 +92,8 @@ func systemTarget(root *hostfs.Root) target {
 func sessionTarget(uid int) target {
 	user := strconv.Itoa(uid)
 	return target{
-		name:   "qemu:///session?uid=" + user,
-		driver: "qemu:///session",
+		name:   driverSession + "?uid=" + user,
+		driver: driverSession,
 		dir:    path.Join("/run/user", user, "libvirt"),
 		owner:  uid,
 	}

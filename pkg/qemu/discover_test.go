@@ -86,7 +86,7 @@ func TestDialTakesAPathLongerThanAnAddress(t *testing.T) {
 	if err := os.Link(d.path, link); err != nil {
 		t.Fatal(err)
 	}
-	conn, err := dial(t.Context(), h.root, target{socket: long + "/sock", owner: -1})
+	conn, _, err := dial(t.Context(), h.root, target{socket: long + "/sock", owner: -1})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -99,7 +99,7 @@ func TestDialSkipsASocketThatNobodyServes(t *testing.T) {
 	stale.listener.(*net.UnixListener).SetUnlinkOnClose(false)
 	stale.stop()
 	startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
-	conn, err := dial(t.Context(), h.root, systemTarget(h.root))
+	conn, _, err := dial(t.Context(), h.root, systemTarget(h.root))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -108,7 +108,7 @@ func TestDialSkipsASocketThatNobodyServes(t *testing.T) {
 
 func TestDialErrorNamesTheHostsPath(t *testing.T) {
 	h := newHost(t)
-	_, err := dial(t.Context(), h.root, target{name: "x", socket: "/run/sock", owner: -1})
+	_, _, err := dial(t.Context(), h.root, target{name: "x", socket: "/run/sock", owner: -1})
 	if err == nil || reasonOf(err) != SocketMissing || !strings.Contains(err.Error(), " /run/sock:") || strings.Contains(err.Error(), h.dir) {
 		t.Errorf("%v", err)
 	}

@@ -13,6 +13,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/digitalocean/go-libvirt"
 )
 
 // fakeDaemon is a libvirtd as far as this package talks to one: it takes
@@ -37,6 +39,7 @@ type fakeDaemon struct {
 	hung     map[string]chan struct{} // domains whose QEMU hangs; closed when it goes on
 	opens    []uint32                 // flags of ConnectOpen
 	release  chan struct{}            // closed when hung calls may end
+	control  fakeControl
 	wait     sync.WaitGroup
 }
 
@@ -169,6 +172,9 @@ var errHangUp = errors.New("the fake hangs up")
 
 func (d *fakeDaemon) reply(conn net.Conn, head [headerSize]byte, args []byte) error {
 	proc := binary.BigEndian.Uint32(head[12:])
+	if isControl(proc) {
+		return d.replyControl(conn, head, proc, args)
+	}
 	d.mu.Lock()
 	mode := d.mode
 	one := proc == procDomainStats && binary.BigEndian.Uint32(args) > 0
@@ -319,6 +325,9 @@ func (d *fakeDaemon) handle(proc uint32, args []byte, mode mode) (payload []byte
 		}
 		return u32(u32(nil, 1), kind), statusOK
 	case procConnectOpen:
+		if d.control.refuses(args) {
+			return refusal(libvirt.ErrNoConnect, "no connection driver available"), statusError
+		}
 		d.opens = append(d.opens, binary.BigEndian.Uint32(args[len(args)-4:]))
 		return nil, statusOK
 	case procDomainStats:

@@ -32,7 +32,7 @@ type statusFile struct {
 func newJobs(root *hostfs.Root, t target) *jobs {
 	j := &jobs{root: root, files: make(map[string]statusFile)}
 	switch {
-	case t.owner >= 0: // the user's to write
+	case t.owner >= 0 || t.pod != "": // the user's to write, or the pod's
 	case t.socket != "":
 		j.dir = path.Join(path.Dir(t.socket), "qemu")
 	default:

@@ -48,6 +48,19 @@ func FuzzParseJob(f *testing.F) {
 	})
 }
 
+func TestStatusFilesOfOthersAreNotRead(t *testing.T) {
+	for _, theirs := range []target{sessionTarget(1000), {name: "pod:1", dir: "/pods", pod: "1", owner: -1}} {
+		if dir := newJobs(nil, theirs).dir; dir != "" {
+			t.Errorf("%s: %s is read", theirs.name, dir)
+		}
+	}
+	for dir, ours := range map[string]target{"/run/libvirt/qemu": {dir: "/run/libvirt", owner: -1}, "/x/qemu": {socket: "/x/sock", owner: -1}} {
+		if got := newJobs(nil, ours).dir; got != dir {
+			t.Errorf("%s instead of %s", got, dir)
+		}
+	}
+}
+
 func TestAJobIsToldWhileItLasts(t *testing.T) {
 	checkGoroutines(t)
 	h, now := newHost(t), newClock()

@@ -9,12 +9,17 @@ import (
 // identityKey is what makes a machine's series its own.
 type identityKey struct{ namespace, name, uuid string }
 
-func (vm *VM) key() identityKey { return identityKey{vm.Namespace, vm.Name, vm.UUID} }
+// place is where a process finds its machine: by UUID or domain name, but
+// never out of the pod that it runs in, or into one.
+type place struct{ pod, id string }
 
 // entry is a machine while its parts are brought together: what each class
 // told of it, or nil.
 type entry struct {
 	key                     identityKey
+	naming                  naming
+	definition              *Definition
+	agent                   Num
 	light, monitor, process *VM
 	health                  Health
 }
@@ -24,12 +29,12 @@ type entry struct {
 type merger struct {
 	entries        []entry
 	seen           map[identityKey]bool
-	byUUID, byName map[string]int
+	byUUID, byName map[place]int
 	duplicates     int // entries dropped because another machine has the same identity
 }
 
 func newMerger() *merger {
-	return &merger{seen: make(map[identityKey]bool), byUUID: make(map[string]int), byName: make(map[string]int)}
+	return &merger{seen: make(map[identityKey]bool), byUUID: make(map[place]int), byName: make(map[place]int)}
 }
 
 func (m *merger) reset() {
@@ -41,7 +46,8 @@ func (m *merger) reset() {
 }
 
 // add takes in an entry, unless there is one of the same identity.
-func (m *merger) add(e entry) {
+func (m *merger) add(e entry, uuid string) {
+	e.key = identityKey{e.naming.namespace, e.naming.name, uuid}
 	if m.seen[e.key] {
 		m.duplicates++
 		return
@@ -50,38 +56,41 @@ func (m *merger) add(e entry) {
 	m.entries = append(m.entries, e)
 }
 
-// addDaemon takes in a daemon's machines; those added first are trusted more.
-// The light class says which there are, and monitor adds to them.
-func (m *merger) addDaemon(light *reading, monitor *monitor, now time.Time) {
+// addDaemon takes in a daemon's machines, which run in a pod; those added
+// first are trusted more. The light class says which there are, and monitor
+// and control add to them.
+func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Time) {
 	for i := range light.vms {
 		vm := &light.vms[i]
-		e := entry{key: vm.key(), light: vm}
-		e.monitor, e.health = monitor.numbers(&light.refs[i], now)
-		m.add(e)
+		e := entry{light: vm}
+		e.monitor, e.health = d.monitor.numbers(&light.refs[i], now)
+		e.definition, e.agent = d.control.about(&light.refs[i])
+		e.naming = identify(vm.Name, vm.Source, e.definition, in)
+		m.add(e, vm.UUID)
 	}
 }
 
 // addProcesses gives each machine its process: the one with its UUID, or
 // with its name when the process has no UUID. What is left is a machine of
 // which no daemon knows.
-func (m *merger) addProcesses(processes []VM) {
+func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
 	for i := range m.entries {
-		vm := m.entries[i].light
-		m.byUUID[vm.UUID] = i
-		if vm.State != StateShutoff {
-			m.byName[vm.Name] = i
+		e := &m.entries[i]
+		m.byUUID[place{e.naming.pod.uid, e.light.UUID}] = i
+		if e.light.State != StateShutoff {
+			m.byName[place{e.naming.pod.uid, e.light.Name}] = i
 		}
 	}
 	for i := range processes {
 		process := &processes[i]
-		at, found := m.byUUID[process.UUID]
+		at, found := m.byUUID[place{process.Pod, process.UUID}]
 		if process.UUID == "" {
-			at, found = m.byName[process.Name]
+			at, found = m.byName[place{process.Pod, process.Name}]
 		}
 		if found && m.entries[at].process == nil {
 			m.entries[at].process = process
 		} else {
-			m.add(entry{key: process.key(), process: process})
+			m.add(entry{naming: identify(process.Name, SourceProc, nil, podOf(process.Pod)), process: process}, process.UUID)
 		}
 	}
 }
@@ -112,7 +121,9 @@ func (e *entry) copyTo(vm *VM) {
 	}
 	before := *vm
 	*vm = *monitor
-	vm.Namespace, vm.Name, vm.UUID, vm.Source = who.Namespace, who.Name, who.UUID, who.Source
+	vm.Namespace, vm.Name, vm.UUID, vm.Source = e.key.namespace, e.key.name, e.key.uuid, who.Source
+	vm.Domain, vm.Kind, vm.Pod, vm.PodName = e.naming.domain, e.naming.kind, e.naming.pod.uid, e.naming.pod.name
+	vm.Definition, vm.Agent = e.definition, e.agent
 	vm.State, vm.StateReason = light.State, light.StateReason
 	vm.Interfaces = refill(before.Interfaces, light.Interfaces)
 	vm.Perf = refill(before.Perf, light.Perf)

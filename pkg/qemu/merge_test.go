@@ -11,7 +11,7 @@ import (
 
 // classes is a reading of the light class, and a monitor class that knows the
 // CPU time of some of its machines.
-func classes(vms []VM, monitored ...string) (*reading, *monitor) {
+func classes(vms []VM, monitored ...string) (*reading, *daemonSources) {
 	r, m := &reading{vms: vms}, &monitor{guests: make(map[[16]byte]*guest), maxAge: time.Minute}
 	for i, vm := range vms {
 		id, _ := uuidOf(byte(i))
@@ -22,8 +22,10 @@ func classes(vms []VM, monitored ...string) (*reading, *monitor) {
 			}
 		}
 	}
-	return r, m
+	return r, &daemonSources{monitor: m, control: &control{}}
 }
+
+func noPod(uid string) pod { return pod{uid: uid} }
 
 func TestMergeMakesOneMachineOfEach(t *testing.T) {
 	processes := []VM{
@@ -35,11 +37,11 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 	m := newMerger()
 	var vms []VM
 	for range 3 { // the memory of the one before must not show
-		light, monitor := classes([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
-		m.addDaemon(light, monitor, time.Time{})
-		light, monitor = classes([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
-		m.addDaemon(light, monitor, time.Time{})
-		m.addProcesses(processes)
+		light, daemon := classes([]VM{{Name: "a", UUID: "1", Source: "x", State: StateRunning}, {Name: "off", UUID: "2", Source: "x", State: StateShutoff}}, "a")
+		m.addDaemon(light, daemon, pod{}, time.Time{})
+		light, daemon = classes([]VM{{Name: "a", UUID: "1", Source: "y", State: StatePaused}})
+		m.addDaemon(light, daemon, pod{}, time.Time{})
+		m.addProcesses(processes, noPod)
 		vms = m.appendTo(vms[:0])
 		var lines []string
 		for _, vm := range vms {
@@ -61,10 +63,10 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 }
 
 func TestNumbersPastTheirAgeAreLeftOut(t *testing.T) {
-	light, monitor := classes([]VM{{Name: "a"}}, "a")
+	light, daemon := classes([]VM{{Name: "a"}}, "a")
 	for age, want := range map[time.Duration]bool{time.Minute: true, time.Minute + 1: false} {
 		m := newMerger()
-		m.addDaemon(light, monitor, time.Time{}.Add(age))
+		m.addDaemon(light, daemon, pod{}, time.Time{}.Add(age))
 		if vms := m.appendTo(nil); len(vms) != 1 || vms[0].CPU.Time.Set != want || vms[0].Monitor.Reason != Ready {
 			t.Errorf("after %s: %+v", age, vms)
 		}

@@ -108,6 +108,9 @@ func (m *monitor) start(refs []domainRef) {
 		return
 	}
 	now := m.now()
+	if m.groups == 0 { // which would ask for all of them
+		refs = nil
+	}
 	m.update(refs)
 	m.queue = slices.Delete(m.queue, 0, m.head)
 	m.head = 0
@@ -258,7 +261,7 @@ func (m *monitor) next(c *call) bool {
 		}
 		c.guest, c.ref, c.job, c.since = g, g.ref, g.job, time.Now()
 		c.bits = m.groups &^ g.silent
-		if g.silent != 0 && !m.now().Before(g.reconsider) {
+		if c.bits == 0 || g.silent != 0 && !m.now().Before(g.reconsider) {
 			c.bits = m.groups
 		}
 		return true

@@ -13,6 +13,7 @@ const (
 	Kernel  Class = "kernel"
 	Light   Class = "light"
 	Monitor Class = "monitor"
+	Control Class = "control" // of libvirt: events, and the XML that they change
 )
 
 // Snapshot is what one collection saw. Its memory belongs to the collector,

@@ -65,9 +65,10 @@ func newSource(name string, class Class, c *Collector) *source {
 // newProcSource reads the kernel class.
 func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
-	scan := newScanner(c.opt)
+	scan, pods := newScanner(c.opt), newPodFinder(c.opt.Root)
 	s.read = func(ctx context.Context, r *reading) (err error) {
 		*r, err = scan.read(ctx)
+		pods.find(r.vms)
 		return err
 	}
 	s.close = scan.close
@@ -87,7 +88,10 @@ func newLightSource(d *daemon, c *Collector) *source {
 		if err != nil {
 			return err
 		}
-		return r.decode(payload, d.target.name)
+		err = r.decode(payload, d.target.name)
+		r.vms = r.vms[:min(len(r.vms), d.target.domains())]
+		r.refs = r.refs[:len(r.vms)]
+		return err
 	}
 	return s
 }

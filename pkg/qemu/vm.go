@@ -13,10 +13,17 @@ func Some(v uint64) Num { return Num{V: v, Set: true} }
 // VM is one virtual machine as all its sources together describe it. Parts
 // that no source could tell are empty.
 type VM struct {
-	Namespace string // empty for machines of the host's own libvirt
-	Name      string
+	Namespace string // Kubernetes' namespace or OpenStack's project; else empty
+	Name      string // as its users know it
 	UUID      string // lower case with dashes; empty when nobody knows
 	Source    string // name of the libvirt daemon, or SourceProc
+	Domain    string // name in libvirt, or of the process
+	Kind      Kind
+	Pod       string // UID of the pod it runs in; empty: none
+	PodName   string // empty: none, or unknown
+
+	Definition *Definition // of its XML; nil until that was read
+	Agent      Num         // 1 while a guest agent is connected; unset without its channel
 
 	State       State       // light
 	StateReason string      // light: why it is in that state, in libvirt's words

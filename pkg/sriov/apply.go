@@ -10,6 +10,8 @@ import (
 	"strconv"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/virtnode/nodeagent/internal/hostfs"
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
@@ -215,8 +217,8 @@ func (w Writer) setAttributes(ctx context.Context, address string, index int, wa
 // anew when its VFs change, and some refuse a rate while they do not know
 // their own. Without a link in time, it is the driver's to decide.
 func (w Writer) awaitLink(ctx context.Context, netdev string) error {
-	link, err := w.Links.Link(ctx, netdev)
-	if err != nil || !link.Up {
+	flags, err := w.Root.ReadString(path.Join(classNet, netdev, "flags"))
+	if up, _ := strconv.ParseUint(flags, 0, 32); err != nil || up&unix.IFF_UP == 0 {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, linkPatience)
@@ -264,8 +266,8 @@ func (w Writer) setMTU(ctx context.Context, address string, index, mtu int) erro
 	if len(vf.Netdevs) == 0 {
 		return fmt.Errorf("set the MTU of %s of %s: it has no interface here", vf.Name(), address)
 	}
-	link, err := w.Links.Link(ctx, vf.Netdevs[0])
-	if err != nil || link.MTU == mtu {
+	have, err := w.Root.ReadUint(path.Join(classNet, vf.Netdevs[0], "mtu"))
+	if err != nil || have == uint64(mtu) {
 		return err
 	}
 	return w.Links.SetLink(ctx, vf.Netdevs[0], mtu, nil)

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -355,21 +354,27 @@ func (f *fake) SetVF(_ context.Context, netdev string, index int, change sriov.A
 	return nil
 }
 
-func (f *fake) Link(_ context.Context, netdev string) (sriov.Link, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if _, err := os.Stat(f.path("/sys/class/net/" + netdev)); err != nil {
-		return sriov.Link{}, unix.ENODEV
+// Look returns what asks the fake itself.
+func (f *fake) Look(context.Context) (sriov.Snapshot, error) { return snapshot{f}, nil }
+
+type snapshot struct{ *fake }
+
+func (s snapshot) Named(netdev string) (sriov.Link, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if _, err := os.Stat(s.path("/sys/class/net/" + netdev)); err != nil {
+		return sriov.Link{}, false
 	}
-	mtu, err := strconv.Atoi(f.read("/sys/class/net/" + netdev + "/mtu"))
-	f.must(err)
-	return sriov.Link{Name: netdev, MTU: mtu, Up: f.read("/sys/class/net/"+netdev+"/flags") == "0x1003", Users: f.uses[netdev]}, nil
+	mtu, err := strconv.Atoi(s.read("/sys/class/net/" + netdev + "/mtu"))
+	s.must(err)
+	return sriov.Link{Name: netdev, MTU: mtu, Up: s.read("/sys/class/net/"+netdev+"/flags") == "0x1003", Users: s.uses[netdev]}, true
 }
 
-func (f *fake) Uplink(context.Context) (map[string]string, error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	return maps.Clone(f.uplinks), nil
+func (s snapshot) Uplink(netdev string) (string, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	reason, is := s.uplinks[netdev]
+	return reason, is
 }
 
 func (f *fake) SetLink(_ context.Context, netdev string, mtu int, up *bool) error {

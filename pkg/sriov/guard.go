@@ -105,8 +105,13 @@ func (w Writer) guardVF(ctx context.Context, step reconcile.Step, value json.Raw
 	if err != nil {
 		return nil, err
 	}
-	found := evidence{root: w.Root, pods: w.Pods}
-	state, err := w.observeVF(ctx, vf, &found)
+	found := &evidence{root: w.Root, pods: w.Pods}
+	if len(vf.Netdevs) > 0 {
+		if found, err = w.gather(ctx); err != nil {
+			return nil, err
+		}
+	}
+	state, err := w.observeVF(ctx, vf, found)
 	if err != nil {
 		return nil, err
 	}

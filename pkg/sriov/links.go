@@ -5,17 +5,23 @@ import "context"
 // Links is what a PF's network driver does for its VFs, through netlink.
 // Package hostnet provides it.
 type Links interface {
-	// Link returns the network interface of a name.
-	Link(ctx context.Context, name string) (Link, error)
+	// Look returns the network interfaces of the host as they are now.
+	Look(ctx context.Context) (Snapshot, error)
 	// VFs returns what the driver of a PF's interface enforces, by VF index.
 	VFs(ctx context.Context, pf string) (map[int]Attributes, error)
 	// SetVF sets those attributes of one VF that are not nil.
 	SetVF(ctx context.Context, pf string, index int, want Attributes) error
 	// SetLink sets the MTU (unless 0) and whether a link is up (unless nil).
 	SetLink(ctx context.Context, name string, mtu int, up *bool) error
-	// Uplink returns, by interface, why the node cannot be reached without it.
-	// An error means that this cannot be told, so that all are.
-	Uplink(ctx context.Context) (map[string]string, error)
+}
+
+// Snapshot is the network interfaces of one moment.
+type Snapshot interface {
+	// Named returns the interface of a name, if there is one.
+	Named(name string) (link Link, found bool)
+	// Uplink returns why the node cannot be reached without an interface, if
+	// it cannot.
+	Uplink(name string) (reason string, is bool)
 }
 
 // Link is a network interface of the host.

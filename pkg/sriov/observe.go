@@ -11,7 +11,10 @@ import (
 	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
-const pciDrivers = "/sys/bus/pci/drivers"
+const (
+	pciDrivers = "/sys/bus/pci/drivers"
+	classNet   = "/sys/class/net"
+)
 
 // Host is where PFs are observed and changed.
 type Host struct {
@@ -38,13 +41,12 @@ func Observe(ctx context.Context, host Host) (State, error) {
 	if len(pfs) == 0 {
 		return state, errors.Join(failures...)
 	}
-	uplinks, err := host.Links.Uplink(ctx)
+	found, err := host.gather(ctx)
 	if err != nil {
-		return state, errors.Join(append(failures, fmt.Errorf("find the uplinks: %w", err))...)
+		return state, errors.Join(append(failures, err)...)
 	}
-	found := evidence{root: host.Root, pods: host.Pods}
 	for _, pf := range pfs {
-		full, err := host.observePF(ctx, pf, &found, uplinks)
+		full, err := host.observePF(ctx, pf, found)
 		if err != nil {
 			failures = append(failures, fmt.Errorf("observe PF %s: %w", pf.Name(), err))
 			continue
@@ -84,14 +86,24 @@ func (h Host) observeOne(ctx context.Context, address string) (PFState, error) {
 	if err != nil {
 		return PFState{}, fmt.Errorf("read PF %s: %w", address, err)
 	}
-	uplinks, err := h.Links.Uplink(ctx)
+	found, err := h.gather(ctx)
 	if err != nil {
-		return PFState{}, fmt.Errorf("find the uplinks: %w", err)
+		return PFState{}, err
 	}
-	return h.observePF(ctx, pf, &evidence{root: h.Root, pods: h.Pods}, uplinks)
+	return h.observePF(ctx, pf, found)
 }
 
-func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map[string]string) (PFState, error) {
+// gather begins to look for users: in the interfaces of the host as they are
+// now, and elsewhere when it is asked.
+func (h Host) gather(ctx context.Context) (*evidence, error) {
+	links, err := h.Links.Look(ctx)
+	if err != nil {
+		return nil, fmt.Errorf("look at the host's interfaces: %w", err)
+	}
+	return &evidence{root: h.Root, pods: h.Pods, links: links}, nil
+}
+
+func (h Host) observePF(ctx context.Context, pf PF, found *evidence) (PFState, error) {
 	dir := path.Join(pciDevices, pf.Address)
 	state := PFState{PF: pf, Users: found.users(ctx, pf.Address, pf.Driver, nil, nil)}
 	var err error
@@ -112,10 +124,10 @@ func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map
 			return state, fmt.Errorf("read the attributes of its VFs: %w", err)
 		}
 	}
-	users, _ := h.netdevUsers(ctx, pf.Netdevs)
+	users, _ := found.netdevUsers(pf.Netdevs)
 	state.Users = append(state.Users, users...)
 	for _, netdev := range pf.Netdevs {
-		if reason, isUplink := uplinks[netdev]; isUplink {
+		if reason, isUplink := found.links.Uplink(netdev); isUplink {
 			state.Uplink = netdev + ": " + reason
 		}
 	}
@@ -125,7 +137,7 @@ func (h Host) observePF(ctx context.Context, pf PF, found *evidence, uplinks map
 			return state, fmt.Errorf("observe %s: %w", vf.Name(), err)
 		}
 		for _, netdev := range vf.Netdevs {
-			if reason, isUplink := uplinks[netdev]; isUplink {
+			if reason, isUplink := found.links.Uplink(netdev); isUplink {
 				full.Users = append(full.Users, User{Source: netdev, Detail: "the node's uplink: " + reason})
 			}
 		}
@@ -154,7 +166,7 @@ func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, e
 		state.Neighbours = neighbours(h.Root, vf.Address)
 	}
 	state.Users = found.users(ctx, vf.Address, vf.Driver, vf.IOMMUGroup, vfioNames)
-	users, mtu := h.netdevUsers(ctx, vf.Netdevs)
+	users, mtu := found.netdevUsers(vf.Netdevs)
 	state.Users, state.MTU = append(state.Users, users...), mtu
 	if vf.Driver != "" && len(vf.Netdevs) == 0 && !isVFIO(vf.Driver, vfioNames) {
 		state.Users = append(state.Users, User{
@@ -163,24 +175,6 @@ func (h Host) observeVF(ctx context.Context, vf VF, found *evidence) (VFState, e
 		})
 	}
 	return state, nil
-}
-
-// netdevUsers asks who on this host uses the interfaces of a function, and for
-// the MTU of the first.
-func (h Host) netdevUsers(ctx context.Context, netdevs []string) (users []User, mtu int) {
-	for _, netdev := range netdevs {
-		link, err := h.Links.Link(ctx, netdev)
-		if err != nil {
-			users = append(users, unreadable(netdev, err))
-		}
-		for _, use := range link.Users {
-			users = append(users, User{Source: netdev, Detail: use})
-		}
-		if mtu == 0 {
-			mtu = link.MTU
-		}
-	}
-	return users, mtu
 }
 
 // neighbours lists the other devices of a VF's IOMMU group, bridges aside,
@@ -204,6 +198,6 @@ func neighbours(root *hostfs.Root, address string) []string {
 // linkDown reads operstate (RFC 2863). A driver that does not follow its link
 // says unknown.
 func linkDown(root *hostfs.Root, netdev string) (bool, error) {
-	state, err := root.ReadString(path.Join("/sys/class/net", netdev, "operstate"))
+	state, err := root.ReadString(path.Join(classNet, netdev, "operstate"))
 	return state == "down" || state == "lowerlayerdown", err
 }

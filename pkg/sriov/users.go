@@ -39,8 +39,9 @@ type Pods interface {
 // a function asks for it first. What could not be read is in unsure: it counts
 // as use of every function it may be about.
 type evidence struct {
-	root *hostfs.Root
-	pods Pods
+	root  *hostfs.Root
+	pods  Pods
+	links Snapshot
 
 	common      bool                // has been read:
 	given       map[string][]string // pods by address
@@ -191,6 +192,24 @@ func (e *evidence) users(ctx context.Context, address, driver string, group *int
 		users = append(users, e.holders["devices/"+name]...)
 	}
 	return append(users, e.unsureVFIO...)
+}
+
+// netdevUsers says who on this host uses the interfaces of a function, and what
+// the MTU of the first is.
+func (e *evidence) netdevUsers(netdevs []string) (users []User, mtu int) {
+	for _, netdev := range netdevs {
+		link, found := e.links.Named(netdev)
+		if !found {
+			users = append(users, unreadable(netdev, errors.New("it has gone, or has another name, since it was listed")))
+		}
+		for _, use := range link.Users {
+			users = append(users, User{Source: netdev, Detail: use})
+		}
+		if mtu == 0 {
+			mtu = link.MTU
+		}
+	}
+	return users, mtu
 }
 
 // isVFIO reports whether a driver gives its devices to user space through

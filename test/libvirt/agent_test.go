@@ -94,14 +94,14 @@ func eventually(t *testing.T, what string, met func() error) {
 	}
 }
 
-// fresh collects until both classes of libvirt were read for this scrape.
+// fresh collects until all classes were read for this scrape.
 func fresh(t *testing.T, c *qemu.Collector) *qemu.Snapshot {
 	t.Helper()
 	var s *qemu.Snapshot
 	eventually(t, "a reading of libvirt", func() error {
 		start := time.Now()
 		s = c.Collect(t.Context())
-		for _, class := range []qemu.Class{qemu.Light, qemu.Monitor} {
+		for _, class := range []qemu.Class{qemu.Kernel, qemu.Light, qemu.Monitor} {
 			if state := health(s, class); !state.Up() || state.LastSuccess.Before(start) {
 				return fmt.Errorf("%s: %+v", class, state)
 			}

@@ -25,10 +25,11 @@ func groundOf(t *testing.T, f *fleet) exporter.Ground {
 	return ground
 }
 
-// TestCostsLessThanDebiansExporter compares both on the same machines, in turn.
-// make bench does the same with many machines; with these few, what does not
-// grow with the machines weighs more, so the bounds here are wider.
-func TestCostsLessThanDebiansExporter(t *testing.T) {
+// TestTellsMoreThanDebiansExporter compares both on the same machines, in turn.
+// What a scrape costs is told and not judged here: with these few machines it
+// is mostly what does not grow with them. make bench takes many, beside the
+// targets.
+func TestTellsMoreThanDebiansExporter(t *testing.T) {
 	hosttest.Need(t, hosttest.Libvirt, exporter.DebianMissing())
 	f := sharedFleet(t)
 	ours := startAgent(t, "", f.URI())
@@ -40,12 +41,6 @@ func TestCostsLessThanDebiansExporter(t *testing.T) {
 	t.Logf("theirs: %+v", their)
 	if our.SeriesPerVM < their.SeriesPerVM {
 		t.Errorf("we tell less: %v series per VM, they %v", our.SeriesPerVM, their.SeriesPerVM)
-	}
-	if our.Exporter > their.Exporter/4 {
-		t.Errorf("CPU time per scrape: ours %v, theirs %v", our.Exporter, their.Exporter)
-	}
-	if our.Daemon+our.QEMUs > their.Daemon+their.QEMUs {
-		t.Errorf("CPU time of libvirtd and QEMU per scrape: ours %v, theirs %v", our.Daemon+our.QEMUs, their.Daemon+their.QEMUs)
 	}
 	if our.Resident > 40<<20 {
 		t.Errorf("resident memory is %d MiB", our.Resident>>20)
