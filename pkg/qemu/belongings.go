@@ -16,10 +16,12 @@ import (
 const (
 	// patience is how long a file of /proc is waited for that may wait for
 	// somebody: the command line for the lock on the process's memory, a tap's
-	// descriptor for the lock on all network devices.
-	patience = 50 * time.Millisecond
-	// mostLate is how often a collection loses its patience.
-	mostLate = 4
+	// descriptor for the lock on all network devices. Without it the machine
+	// would be missing; what was known before is waited for much less.
+	patience      = 500 * time.Millisecond
+	patienceAgain = 50 * time.Millisecond
+	// mostLost is after how much time lost a collection waits no more.
+	mostLost = 200 * time.Millisecond
 	// lasting is how long what a process has is believed to stay as it is:
 	// its descriptors, its control groups and their limits, the names of its
 	// threads. Machines are looked at in turn, so that it may be twice that.
@@ -37,18 +39,18 @@ type belongings struct {
 	groups groupPaths
 }
 
-// careful reads what may take long, until that has happened too often.
+// careful reads what may take long, until too much time was lost with it.
 type careful struct {
 	ctx  context.Context // of the collection
 	root *hostfs.Root
-	late int // how often something took longer than patience
+	lost time.Duration
 }
 
 // take reads something with patience. What is done in there must share
 // nothing with its caller if it takes longer. What hung before and still does
 // fails at once, so that it takes time of one collection only.
-func take[T any](c *careful, op, name string, read func() (T, error)) (T, error) {
-	if c.late >= mostLate {
+func take[T any](c *careful, patience time.Duration, op, name string, read func() (T, error)) (T, error) {
+	if c.lost >= mostLost {
 		var none T
 		return none, errLate
 	}
@@ -56,7 +58,7 @@ func take[T any](c *careful, op, name string, read func() (T, error)) (T, error)
 	defer cancel()
 	value, err := hostfs.Within(c.root.Within(ctx), op, name, read)
 	if ctx.Err() != nil {
-		c.late++
+		c.lost += patience
 	}
 	return value, err
 }
@@ -68,7 +70,7 @@ var errLate = errors.New("not tried: too much else took too long")
 func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if e.id == nil {
 		root, name := s.root, procPath(e.pid, "cmdline")
-		data, err := take(careful, "read", name, func() ([]byte, error) { return root.ReadFile(name) })
+		data, err := take(careful, patience, "read", name, func() ([]byte, error) { return root.ReadFile(name) })
 		if err != nil {
 			return false // until it can be read, it is no machine under a wrong name
 		}
@@ -86,7 +88,11 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 			tids = append(tids, t.tid)
 		}
 	}
-	found, err := take(careful, "examine", procPath(pid, ""), func() (belongings, error) {
+	wait := patienceAgain
+	if e.due.IsZero() {
+		wait = patience
+	}
+	found, err := take(careful, wait, "examine", procPath(pid, ""), func() (belongings, error) {
 		b := belongings{groups: findGroups(root, pid, tids)}
 		b.findDevices(root, pid)
 		return b, nil
