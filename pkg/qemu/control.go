@@ -113,9 +113,11 @@ func (c *control) expire(now time.Time) {
 	}
 }
 
-// wake begins a round if there is something to ask. c.mu is held.
+// wake begins a round if there is something to ask, or to be said of a daemon
+// that was down and answers again. c.mu is held.
 func (c *control) wake(now time.Time) {
-	if c.closed || c.flight != nil || now.Before(c.notBefore) || (c.listening || c.deaf) && c.nextStale(now) == nil {
+	idle := (c.listening || c.deaf) && c.state.Reason == Ready && c.nextStale(now) == nil
+	if c.closed || c.flight != nil || now.Before(c.notBefore) || idle {
 		return
 	}
 	flight := make(chan struct{})
