@@ -32,10 +32,10 @@ const (
 	authNone, authPolkit = 0, 2
 
 	headerSize = 28
-	// maxReply is a quarter of VIR_NET_MESSAGE_MAX, what libvirt could send at
+	// maxReply is an eighth of VIR_NET_MESSAGE_MAX, what libvirt could send at
 	// most: room for the interfaces of thousands of domains. Several daemons
 	// that lie, read at once, must not cost a host its memory.
-	maxReply = 8 << 20
+	maxReply = 4 << 20
 	// maxDomainReply is for one domain, of which libvirt sends 4096 parameters
 	// at most.
 	maxDomainReply = 1 << 20

@@ -142,7 +142,7 @@ var conducts = map[string]struct {
 	"announces 2 GiB":         {func(conn net.Conn, packet []byte) { announce(conn, packet, 2<<30-1) }, []int32{0, 2}},
 	"announces less than is":  {func(conn net.Conn, packet []byte) { announce(conn, packet, 3) }, []int32{2}},
 	"answers a byte a second": {drip, []int32{0, 2}},
-	"answers without end":     {func(conn net.Conn, packet []byte) { announce(conn, packet, 8<<20) }, []int32{0, 2}},
+	"answers without end":     {func(conn net.Conn, packet []byte) { announce(conn, packet, 4<<20) }, []int32{0, 2}},
 	"answers half":            {answerHalf, []int32{2}},
 	"answers another call":    {answerAnother, []int32{2}},
 }
