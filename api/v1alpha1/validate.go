@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The words that fields take.
@@ -36,13 +38,10 @@ const (
 )
 
 var (
-	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	dnsName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 	linkName   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 	pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	pciID      = regexp.MustCompile(`^[0-9a-f]{4}$`)
 	driverName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
-	resource   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
 )
 
 // Problem is what is wrong with a document, and where.
@@ -69,7 +68,7 @@ func (h *HostNetwork) Validate() []Problem {
 	if h.Kind != KindHostNetwork {
 		bad.add("kind", "%q: want %s", h.Kind, KindHostNetwork)
 	}
-	if !dnsName.MatchString(h.Name) {
+	if len(validation.IsDNS1123Subdomain(h.Name)) > 0 {
 		bad.add("metadata.name", "%q: want a name of small letters, digits, dashes and dots", h.Name)
 	}
 	spec := &h.Spec

@@ -4,6 +4,9 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // sriov looks at the virtual functions of a card.
@@ -14,7 +17,7 @@ func (p *problems) sriov(path string, s *SRIOV) {
 		pool := &s.Pools[i]
 		at := fmt.Sprintf("%s.pools[%d]", path, i)
 		switch {
-		case !dnsLabel.MatchString(pool.Name):
+		case len(validation.IsDNS1123Label(pool.Name)) > 0:
 			p.add(at+".name", "%q: want a name of small letters, digits and dashes", pool.Name)
 		case names[pool.Name]:
 			p.add(at+".name", "%q is there already", pool.Name)
@@ -73,7 +76,7 @@ func (p *problems) pool(path string, pool *Pool) {
 	if pool.MTU != 0 && pool.Driver == "vfio-pci" {
 		p.add(path+".mtu", "a VF on vfio-pci has no interface on the host: the VM sets it")
 	}
-	if !resource.MatchString(pool.ResourceName) {
+	if !strings.Contains(pool.ResourceName, "/") || len(validation.IsQualifiedName(pool.ResourceName)) > 0 {
 		p.add(path+".resourceName", "%q: want DOMAIN/NAME", pool.ResourceName)
 	}
 }
@@ -126,10 +129,10 @@ func (p *problems) attachments(spec *HostNetworkSpec) {
 	for i := range spec.Attachments {
 		a := &spec.Attachments[i]
 		path := fmt.Sprintf("spec.attachments[%d]", i)
-		if !dnsName.MatchString(a.Name) {
+		if len(validation.IsDNS1123Subdomain(a.Name)) > 0 {
 			p.add(path+".name", "%q: want a name of small letters, digits, dashes and dots", a.Name)
 		}
-		if !dnsLabel.MatchString(a.Namespace) {
+		if len(validation.IsDNS1123Label(a.Namespace)) > 0 {
 			p.add(path+".namespace", "%q: want a name of small letters, digits and dashes", a.Namespace)
 		}
 		if key := a.Namespace + "/" + a.Name; seen[key] {
