@@ -68,7 +68,9 @@ bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real 
 	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate
-generate: ## make the generated documents anew
+generate: ## make the generated code, CRDs and documents anew
+	$(TOOL) controller-gen object paths=./api/...
+	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/daemonset/base/crds
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
