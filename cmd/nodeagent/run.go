@@ -102,12 +102,13 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	}
 	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), bpf: newPrograms(log)}
 	defer d.bpf.want(false)
-	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
+	if d.loop, err = d.newLoop(); err != nil {
 		return err
 	}
 	d.server = metrics.NewServer(metrics.Options{
 		Version:   version(),
 		Readiness: d.readinessState,
+		Network:   d.networkState,
 		Tasks:     d.taskStates,
 		Programs:  d.bpf.states,
 		Config:    d.configState,
