@@ -106,12 +106,13 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	}
 	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), bpf: newPrograms(log)}
 	defer d.bpf.want(false)
-	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
+	if d.loop, err = d.newLoop(); err != nil {
 		return err
 	}
 	d.server = metrics.NewServer(metrics.Options{
 		Version:   version(),
 		Readiness: d.readinessState,
+		Network:   d.networkState,
 		Tasks:     d.taskStates,
 		Programs:  d.bpf.states,
 		Config:    d.configState,
@@ -152,8 +153,8 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	opt := qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-		RunQueue: d.bpf,
-		Groups:   selectionOf(c.Telemetry).Reads(),
+		RunQueue: d.bpf, VFs: vfCounters{},
+		Groups: selectionOf(c.Telemetry).Reads(),
 	}
 	if len(c.Telemetry.KVMStats) > 0 {
 		opt.KVMStats = c.Telemetry.KVMStats

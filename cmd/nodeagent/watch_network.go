@@ -12,7 +12,10 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/network"
+	"github.com/virtnode/nodeagent/internal/reconcile"
 	"github.com/virtnode/nodeagent/pkg/deviceplugin"
+	"github.com/virtnode/nodeagent/pkg/metrics"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // How often the VFs that are offered to the kubelet are looked at, and whether
@@ -26,6 +29,7 @@ const (
 // them. Without any, and with nothing of its own on the host, it does nothing.
 func (d *daemon) startNetwork(c config.Network) {
 	d.tasks.Start(agent.Task{Name: "network", Run: func(ctx context.Context, ready func()) (err error) {
+		d.watch.Store(nil)
 		if _, err := os.Stat(c.StateDirectory); len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
 			ready()
 			<-ctx.Done()
@@ -60,4 +64,29 @@ func (d *daemon) startNetwork(c config.Network) {
 		d.watch.Store(w)
 		return w.Run(ctx, ready)
 	}})
+}
+
+// networkState is what metrics tell of the network, nil while it is left alone.
+func (d *daemon) networkState() *metrics.Network {
+	w := d.watch.Load()
+	if w == nil {
+		return nil
+	}
+	status := w.Status()
+	told := &metrics.Network{
+		Last: status.Checked, Checked: status.Error == "" && !status.Checked.IsZero(),
+		Drift: len(status.Drift), Refusals: len(status.Refusals), Stuck: status.Last.Result == reconcile.Stuck,
+		Plans: uint64(status.Plans), Applies: uint64(status.Applies), Rollbacks: uint64(status.Rollbacks),
+	}
+	for _, pool := range status.Pools {
+		told.VFs = append(told.VFs, metrics.VFCount{PF: pool.PF, Pool: pool.Pool, State: pool.State, Count: uint64(pool.Count)})
+	}
+	return told
+}
+
+// judgeNetwork adds to a report what is found by who watches over the network.
+func (d *daemon) judgeNetwork(report *nodestack.Report) {
+	if w := d.watch.Load(); w != nil {
+		report.Add(d.profile.Load().GradeBy(network.Checks(), w.Status().Findings()))
+	}
 }
