@@ -176,7 +176,8 @@ func TestWhatBecameOfAnAttemptIsFound(t *testing.T) {
 			w.kernel.AddCard(hostnet.Link{Name: "nic1", Up: true})
 			w.kernel.AddRoute(hostnet.Route{Destination: "0.0.0.0/0", Link: "nic1", Gateway: "10.0.0.1"})
 			w.Network.Neighbours = jealous{w, test.mtu}
-			w.round(t.Context(), w.round(t.Context(), ""))
+			w.round(t.Context())
+			w.round(t.Context())
 			s := w.Status()
 			findings := s.Findings()
 			if w.mtu() != 1500 || s.Rollbacks != test.rollbacks || len(findings) != 1 || findings[0].Reason != test.reason || !strings.Contains(findings[0].Message, test.says) {
