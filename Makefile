@@ -20,6 +20,12 @@ build: ## build bin/nodeagent, static, for this machine
 cross: ## build for every architecture that is supported
 	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch go build -trimpath -o bin/nodeagent-linux-$$arch ./cmd/nodeagent; done
 
+.PHONY: image
+image: ## the container image as bin/image/nodeagent.oci.tar, with bills of materials; IMAGE names it
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/image/$$arch/nodeagent ./cmd/nodeagent; done
+	go run ./deploy/image --name '$(or $(IMAGE),localhost/nodeagent:devel)' --out bin/image bin/image/amd64/nodeagent bin/image/arm64/nodeagent
+
 .PHONY: demo
 demo: ## show the agent at work on three real VMs; DEMO_SECONDS=20 ends it by itself
 	@echo '>> looking for what the demo needs: QEMU and libvirt' >&2
@@ -73,6 +79,7 @@ generate: ## make the generated code, CRDs and documents anew
 	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/daemonset/base/crds
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
+	go test ./internal/node -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
 
 .PHONY: bpf

@@ -41,6 +41,7 @@ var soleImporters = []struct {
 	{"k8s.io/", []string{"internal/node", "api/v1alpha1", "pkg/nodestack", "pkg/deviceplugin", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI, pkg/deviceplugin with the kubelet"},
 	{"google.golang.org/grpc", []string{"pkg/nodestack", "pkg/deviceplugin"}, "a container runtime and a kubelet may hang or lie: one bounded caller each"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/node", "test/cluster"}, "the agent works without Kubernetes"},
+	{"github.com/google/go-containerregistry", []string{"deploy/image"}, "the image is packed without a container runtime; the agent knows no image"},
 	{"os/exec", []string{"test/"}, "the agent starts no program"},
 }
 
@@ -55,7 +56,7 @@ var layers = map[string][]string{
 	"pkg/hostnet":        {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/sriov"},
 	"internal/top":       {"pkg/qemu"},
 	"internal/uevent":    {},
-	"internal/node":      {"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet"},
+	"internal/node":      {"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/kvmcheck"},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
@@ -65,7 +66,8 @@ var layers = map[string][]string{
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
-	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/sriov"},
+	"deploy/image":       {},
+	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/kvmcheck", "pkg/sriov"},
 	"cmd/nodeagent": {
 		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
 		"internal/agent", "internal/bpf", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/top", "internal/uevent",

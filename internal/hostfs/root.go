@@ -1,7 +1,9 @@
 package hostfs
 
 import (
+	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -291,12 +293,40 @@ func (r *Root) absence(name string, err error) error {
 	mount, _, _ := strings.Cut(strings.TrimPrefix(name, "/"), "/")
 	switch mount {
 	case "proc", "sys", "dev", "etc", "lib", "run", "var":
-		entries, listErr := os.ReadDir(filepath.Join(r.dir, mount))
-		if listErr != nil || len(entries) == 0 {
+		if emptyDir(filepath.Join(r.dir, mount)) {
 			return fmt.Errorf("/%s: %w", mount, ErrNotMounted)
 		}
 	}
 	return err
+}
+
+// emptyDir reports whether a directory has no entries, or cannot be listed. It
+// reads only the first few: /proc has thousands, and most processes of a host
+// have something that is absent.
+func emptyDir(name string) bool {
+	fd, err := openFile(name, unix.O_DIRECTORY)
+	if err != nil {
+		return true
+	}
+	defer unix.Close(fd) //nolint:errcheck // nothing was written
+	var buf [512]byte
+	for {
+		n, err := again(func() (int, error) { return unix.Getdents(fd, buf[:]) })
+		if err != nil || n == 0 {
+			return true
+		}
+		for rest := buf[:n]; len(rest) > nameOffset; {
+			size := int(binary.NativeEndian.Uint16(rest[lengthOffset:]))
+			if size <= nameOffset || size > len(rest) {
+				return true
+			}
+			entry, _, _ := bytes.Cut(rest[nameOffset:size], []byte{0})
+			if string(entry) != "." && string(entry) != ".." {
+				return false
+			}
+			rest = rest[size:]
+		}
+	}
 }
 
 // pathError names the host's path, whatever path the system call saw.

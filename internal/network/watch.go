@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -20,12 +21,14 @@ import (
 
 // Status is what is known of the host's network, for metrics and reports.
 type Status struct {
-	Checked   time.Time           `json:"checked"`
+	Checked   time.Time           `json:"checked"`            // the last look that succeeded
+	Policies  []string            `json:"policies,omitempty"` // names of those that are for this node
 	Drift     []string            `json:"drift,omitempty"`    // steps that bring back what the policies want
 	Refusals  []reconcile.Refusal `json:"refusals,omitempty"` // what the policies want, and a guard forbids
 	Plan      string              `json:"plan,omitempty"`     // hash of what is to be done
 	Error     string              `json:"error,omitempty"`    // why this is not known
-	Last      reconcile.Outcome   `json:"last,omitzero"`      // of the last attempt to change something
+	Held      string              `json:"held,omitempty"`     // why the last attempt to change something was not made
+	Last      reconcile.Outcome   `json:"last,omitzero"`      // of the last attempt that was
 	Plans     int                 `json:"plans"`              // made since the start
 	Applies   int                 `json:"applies"`            // carried out since the start
 	Rollbacks int                 `json:"rollbacks"`          // undone since the start
@@ -34,7 +37,7 @@ type Status struct {
 
 // PoolState counts the virtual functions of a pool, or of none.
 type PoolState struct {
-	PF    string `json:"pf"`
+	PF    string `json:"pf"` // its network device; its address, when it has none here
 	Pool  string `json:"pool,omitempty"`
 	State string `json:"state"` // free, used, or driverless
 	Count int    `json:"count"`
@@ -268,10 +271,11 @@ func (w *Watch) apply(ctx context.Context, ask Ask, policies []v1alpha1.HostNetw
 	outcome, err := w.Network.Apply(ctx, ask, policies)
 	if err != nil {
 		log.Error("network policies not applied; nothing was changed", "error", err)
+		w.note(func(s *Status) { s.Held = err.Error() })
 		return err
 	}
 	w.note(func(s *Status) {
-		s.Last = outcome
+		s.Held, s.Last = "", outcome
 		switch outcome.Result {
 		case reconcile.Kept:
 			s.Applies++
@@ -295,6 +299,10 @@ func (w *Watch) look(view View) {
 			w.Network.Log.Warn("the network has drifted from its policies", "plan", view.Plan.Hash(), "first", view.Plan.Steps[0].Text, "steps", len(view.Plan.Steps))
 		}
 		s.Checked, s.Error, s.Drift, s.Refusals, s.Plan = w.Network.Now(), "", nil, view.Plan.Refusals, ""
+		s.Policies = nil
+		for i := range view.Policies {
+			s.Policies = append(s.Policies, view.Policies[i].Name)
+		}
 		for _, step := range view.Plan.Steps {
 			s.Drift = append(s.Drift, step.Text)
 		}
@@ -387,7 +395,7 @@ func (v View) Pools() []PoolState {
 			case vf.Driver == "":
 				state = "driverless"
 			}
-			all = count(all, PoolState{PF: pf.Name(), Pool: pools[vf.Index], State: state})
+			all = count(all, PoolState{PF: cmp.Or(pf.Netdev(), pf.Address), Pool: pools[vf.Index], State: state})
 		}
 	}
 	return all

@@ -3,11 +3,13 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -16,6 +18,7 @@ import (
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/reconcile"
 	"github.com/virtnode/nodeagent/pkg/hostnet"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 	"github.com/virtnode/nodeagent/test/links"
 )
@@ -32,6 +35,19 @@ type watched struct {
 type silent struct{}
 
 func (silent) Reach(context.Context, string, netip.Addr) error { return nil }
+
+// jealous is a gateway that answers as long as a link has an MTU.
+type jealous struct {
+	*watched
+	mtu int
+}
+
+func (j jealous) Reach(context.Context, string, netip.Addr) error {
+	if have := j.watched.mtu(); have != j.mtu {
+		return fmt.Errorf("MTU is %d", have)
+	}
+	return nil
+}
 
 func newWatched(t *testing.T, text string) *watched {
 	t.Helper()
@@ -141,6 +157,33 @@ func TestRefusedPolicyIsTriedOnce(t *testing.T) {
 	w.round(t.Context())
 	if s := w.Status(); w.mtu() != 1500 || s.Applies+s.Rollbacks != 0 || len(s.Refusals) != 1 || s.Refusals[0].Guard != "match" {
 		t.Errorf("MTU %d, %+v", w.mtu(), s)
+	}
+}
+
+// TestWhatBecameOfAnAttemptIsFound looks at the findings of attempts that fail.
+func TestWhatBecameOfAnAttemptIsFound(t *testing.T) {
+	for name, test := range map[string]struct {
+		mtu       int // with which the gateway answers
+		reason    kvmcheck.Reason
+		says      string
+		rollbacks int
+	}{
+		"the node is cut off":        {1500, NetworkReverted, "was undone: the node cannot be reached: gateway 10.0.0.1 on nic1 does not answer", 1},
+		"nobody answered beforehand": {3000, NetworkRefused, "guard probe: connectivity: ", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWatched(t, jumbo)
+			w.kernel.AddCard(hostnet.Link{Name: "nic1", Up: true})
+			w.kernel.AddRoute(hostnet.Route{Destination: "0.0.0.0/0", Link: "nic1", Gateway: "10.0.0.1"})
+			w.Network.Neighbours = jealous{w, test.mtu}
+			w.round(t.Context())
+			w.round(t.Context())
+			s := w.Status()
+			findings := s.Findings()
+			if w.mtu() != 1500 || s.Rollbacks != test.rollbacks || len(findings) != 1 || findings[0].Reason != test.reason || !strings.Contains(findings[0].Message, test.says) {
+				t.Errorf("MTU %d, %+v\n%+v", w.mtu(), findings, s)
+			}
+		})
 	}
 }
 

@@ -28,7 +28,7 @@ func networkReports(all []v1alpha1.HostNetwork, labels map[string]string, look *
 		problem := sense(policy)
 		switch {
 		case !policy.DeletionTimestamp.IsZero() || err == nil && !selects:
-			restored(&report, look)
+			judgeRestored(&report, look)
 			if report.State == v1alpha1.NetworkRestored && policy.DeletionTimestamp.IsZero() {
 				continue
 			}
@@ -37,7 +37,7 @@ func networkReports(all []v1alpha1.HostNetwork, labels map[string]string, look *
 		case look.Err != nil:
 			report.State, report.Message = v1alpha1.NetworkFailed, look.Err.Error()
 		default:
-			wanted(&report, policy, look)
+			judgeWanted(&report, policy, look)
 		}
 		if len(report.Message) > maxMessage {
 			report.Message = strings.ToValidUTF8(report.Message[:maxMessage], "") + "…"
@@ -47,8 +47,8 @@ func networkReports(all []v1alpha1.HostNetwork, labels map[string]string, look *
 	return reports
 }
 
-// wanted judges a policy that selects the node.
-func wanted(report *v1alpha1.NetworkReport, policy *v1alpha1.HostNetwork, look *network.Look) {
+// judgeWanted judges a policy that selects the node.
+func judgeWanted(report *v1alpha1.NetworkReport, policy *v1alpha1.HostNetwork, look *network.Look) {
 	if !slices.ContainsFunc(look.View.Policies, func(p v1alpha1.HostNetwork) bool {
 		return p.Name == policy.Name && p.Generation == policy.Generation
 	}) {
@@ -94,9 +94,9 @@ func tried(look *network.Look, plan string) bool {
 	return undone && look.Last.Request.Plan == plan
 }
 
-// restored judges a policy that does not select the node any more, or is being
+// judgeRestored judges a policy that does not select the node any more, or is being
 // deleted.
-func restored(report *v1alpha1.NetworkReport, look *network.Look) {
+func judgeRestored(report *v1alpha1.NetworkReport, look *network.Look) {
 	if look.Err != nil {
 		report.State, report.Message = v1alpha1.NetworkFailed, look.Err.Error()
 		return

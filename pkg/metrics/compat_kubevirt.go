@@ -71,7 +71,7 @@ var kubevirtFamilies = [...]family[qemu.VM]{
 		emitRunningTime,
 	},
 	{
-		"kubevirt_vmi_vcpu_wait_seconds_total", counter, nanoseconds, "id", fromMonitor, "Time the virtual CPU waited for I/O of the host.",
+		"kubevirt_vmi_vcpu_wait_seconds_total", counter, nanoseconds, "id", fromMonitor, "Time the virtual CPU waited in the run queue, as sysctl kernel.sched_schedstats counts it; 0 unless that is on.",
 		idVCPUs(func(cpu *qemu.VCPU) qemu.Num { return cpu.Wait }),
 	},
 	{

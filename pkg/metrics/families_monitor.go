@@ -60,7 +60,7 @@ var vcpuFamilies = [...]family[qemu.VM]{
 		vcpus(func(cpu *qemu.VCPU) qemu.Num { return cpu.Time }),
 	},
 	{
-		"virtnode_vm_vcpu_wait_seconds_total", counter, nanoseconds, "vcpu", fromMonitor, "Time the virtual CPU waited for I/O of the host.",
+		"virtnode_vm_vcpu_wait_seconds_total", counter, nanoseconds, "vcpu", fromMonitor, "Time the virtual CPU waited in the run queue, as the scheduler's own statistics count it (wait_sum); 0 unless sysctl kernel.sched_schedstats is on. The delay is always counted.",
 		vcpus(func(cpu *qemu.VCPU) qemu.Num { return cpu.Wait }),
 	},
 	{
@@ -192,7 +192,7 @@ var blockFamilies = [...]family[qemu.VM]{
 		latencies(func(s *qemu.Spread) qemu.Num { return s.Average }),
 	},
 	{"virtnode_vm_block_queue_depth_average", gauge, nanoseconds, "device operation interval", fromMonitor, "Requests that were on their way on average in the last interval.", emitQueueDepth},
-	{"virtnode_vm_block_requests_by_latency_total", counter, plain, "device operation le", fromMonitor, "Requests that took at most so many seconds, if the disk's XML asks for a latency histogram; for histogram_quantile().", emitBlockBins},
+	{"virtnode_vm_block_requests_by_latency_total", counter, plain, "device operation below", fromMonitor, "Requests that took less than so many seconds, if the disk's XML asks for a latency histogram; histogram_quantile() wants the label below as le.", emitBlockBins},
 }
 
 func vcpus(value func(*qemu.VCPU) qemu.Num) func(*writer, *qemu.VM) {
@@ -254,11 +254,11 @@ func emitBlockBins(w *writer, vm *qemu.VM) {
 			sum = 0
 		}
 		sum += bin.Count.V
-		le := []byte("+Inf")
+		below := []byte("+Inf")
 		if i+1 < len(vm.BlockBins) && vm.BlockBins[i+1].Start > bin.Start {
-			le = appendDecimal(text[:0], vm.BlockBins[i+1].Start, 9)
+			below = appendDecimal(text[:0], vm.BlockBins[i+1].Start, 9)
 		}
-		w.putLabels(qemu.Some(sum), "device", bin.Device, "operation", bin.Operation, "le", string(le))
+		w.putLabels(qemu.Some(sum), "device", bin.Device, "operation", bin.Operation, "below", string(below))
 	}
 }
 

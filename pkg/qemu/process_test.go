@@ -3,6 +3,7 @@ package qemu
 import (
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -141,6 +142,26 @@ func TestScanFindsAProcessThatBecomesQEMU(t *testing.T) {
 	now.advance(rescan)
 	if vms := scan(t, s); len(vms) != 1 {
 		t.Errorf("after exec: %+v", vms)
+	}
+}
+
+func TestScanLooksLessAndLessAtWhatIsNoQEMU(t *testing.T) {
+	h, now := newHost(t), newClock()
+	s := h.scanner(now)
+	h.process(10, 1, "", 1)
+	h.write("/proc/10/comm", "sh\n")
+	for _, rest := range []time.Duration{10, 20, 40, 80, 160, 300, 300} {
+		scan(t, s)
+		if got := s.processes[10].due.Sub(now.Now()); got != rest*time.Second {
+			t.Errorf("looked at again after %v, want %v s", got, int(rest))
+		}
+		now.advance(rest*time.Second - 1)
+		scan(t, s)
+		now.advance(1)
+	}
+	h.process(10, 1, "qemu-kvm\x00-name\x00late\x00", 1)
+	if vms := scan(t, s); len(vms) != 1 {
+		t.Errorf("after a late exec: %+v", vms)
 	}
 }
 

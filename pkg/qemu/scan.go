@@ -20,9 +20,10 @@ const (
 	threadDetail = "thread_detail"
 	// tick is USER_HZ, which is 100 on every architecture that Go runs on.
 	tick = 10 * time.Millisecond
-	// rescan is how long a process is believed to be no QEMU: one that was
-	// seen between fork and exec is found at the latest then.
-	rescan = 10 * time.Second
+	// rescan is how long a process is believed to be no QEMU after the first
+	// look: one that was seen between fork and exec is found at the latest then.
+	// The time doubles with each further look, up to mostRescan.
+	rescan, mostRescan = 10 * time.Second, 5 * time.Minute
 )
 
 // scanner reads the kernel class. It remembers what a process is and keeps
@@ -34,7 +35,6 @@ type scanner struct {
 	switches bool     // threadDetail is on
 
 	boot       int64 // Unix seconds; 0 until read
-	full       time.Time
 	round      uint64
 	processes  map[int]process
 	qemus      []*emulator // the oldest first
@@ -58,6 +58,15 @@ type process struct {
 	round uint64    // in which it was there last
 	qemu  *emulator // nil: it is none
 	vhost int       // of a kernel thread: the process that it works for; else 0
+
+	// Of one that is neither: when to look again, and how long after the last look.
+	due  time.Time
+	rest time.Duration
+}
+
+// settled reports whether there is no need to look at a process again.
+func (p *process) settled(now time.Time) bool {
+	return p.qemu != nil || p.vhost != 0 || now.Before(p.due)
 }
 
 // emulator is one QEMU process.
@@ -127,7 +136,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	for i, machine := range s.machines {
 		s.readCgroup(machine, &out.processes[i].Cgroup)
 	}
-	s.readVFs(out.vms)
+	s.readVFs(careful, out.vms)
 	s.readRunQueue(out.vms)
 	s.last = out
 	for name, ns := range s.namespaces {
@@ -145,16 +154,14 @@ func (s *scanner) find() (err error) {
 	}
 	s.round++
 	now := s.now()
-	again := now.Sub(s.full) >= rescan
-	if again {
-		s.full = now
-	}
 	for _, pid := range s.pids {
 		known, found := s.processes[pid]
-		if !found || again && known.qemu == nil && known.vhost == 0 {
+		if !found || !known.settled(now) {
+			rest := min(max(2*known.rest, rescan), mostRescan)
 			if known, found = s.look(pid); !found {
 				continue
 			}
+			known.due, known.rest = now.Add(rest), rest
 		}
 		known.round = s.round
 		s.processes[pid] = known
