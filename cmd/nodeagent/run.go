@@ -136,7 +136,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
-	d.startNetwork(initial.Network)
+	d.startNetwork(initial)
 	d.startTelemetry(collector, initial)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener, initial.Web)

@@ -316,7 +316,11 @@ func (w *Watch) look(view View) {
 
 func (w *Watch) fail(err error) Look {
 	w.note(func(s *Status) {
-		if s.Error != err.Error() {
+		switch {
+		case s.Error == err.Error():
+		case errors.Is(err, ErrUnknown):
+			w.Network.Log.Info("the network waits for its policies", "error", err)
+		default:
 			w.Network.Log.Error("the network cannot be looked at", "error", err)
 		}
 		s.Error = err.Error()
