@@ -79,6 +79,7 @@ generate: ## make the generated code, CRDs and documents anew
 	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/daemonset/base/crds
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
+	go test ./internal/node -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
 
 .PHONY: bpf

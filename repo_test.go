@@ -56,7 +56,7 @@ var layers = map[string][]string{
 	"pkg/hostnet":        {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/sriov"},
 	"internal/top":       {"pkg/qemu"},
 	"internal/uevent":    {},
-	"internal/node":      {},
+	"internal/node":      {"api/v1alpha1", "pkg/kvmcheck"},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},

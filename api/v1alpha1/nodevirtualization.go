@@ -41,26 +41,24 @@ type NodeVirtualizationStatus struct {
 	// Version of the agent.
 	// +optional
 	Agent string `json:"agent,omitempty"`
-	// The durable verdict about the node: Ready, NotReady or Unknown.
+	// The durable verdict about the node: Ready, NotReady or Unknown. It is that of the condition VirtualizationReady.
 	// +optional
 	Verdict string `json:"verdict,omitempty"`
 	// Why it is not Ready: the reasons of the findings that decide, joined by commas.
 	// +optional
 	Reasons string `json:"reasons,omitempty"`
-	// Changes when a fact about the host does that matters for where VMs can run or migrate to.
+	// Names the node's labels of this agent: it changes when they do.
 	// +optional
 	FactsDigest string `json:"factsDigest,omitempty"`
-	// What was judged, with the remedy for what is wrong.
+	// What was judged, with the remedy for what is wrong. Like the labels, it changes for the worse only after three
+	// looks in a row over a minute; the numbers in a message are those of when it came up.
 	// +optional
-	// +listType=map
-	// +listMapKey=area
-	// +listMapKey=check
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	Findings []NodeFinding `json:"findings,omitempty"`
 	// Physical functions that can have virtual ones.
 	// +optional
-	// +listType=map
-	// +listMapKey=pciAddress
+	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=256
 	PFs []PhysicalFunction `json:"pfs,omitempty"`
 	// Virtual functions in all.

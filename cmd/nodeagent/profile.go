@@ -31,6 +31,10 @@ func known() config.Known {
 			_, err := rule.Compile(rule.Source{Expression: expression})
 			return err
 		},
+		Label: func(expression string) error {
+			_, err := rule.CompileLabel("", expression)
+			return err
+		},
 	}
 	k.Groups, _ = metrics.Groups()
 	k.Compats = metrics.Compats()
