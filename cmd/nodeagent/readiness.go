@@ -13,6 +13,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/uevent"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/metrics"
+	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
 // newLoop returns the loop that checks the host at a root, for the kind of
@@ -27,7 +28,10 @@ func newLoop(root *hostfs.Root, profile func() *kvmcheck.Profile, log *slog.Logg
 		return nil, err
 	}
 	return readiness.New(readiness.Options{
-		Probe:     probe,
+		Probe: func(ctx context.Context) nodestack.Report {
+			defer giveBack()
+			return probe(ctx)
+		},
 		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
 		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
 		Random:    rand.Float64,
