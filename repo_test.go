@@ -56,7 +56,7 @@ var layers = map[string][]string{
 	"pkg/hostnet":        {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/sriov"},
 	"internal/top":       {"pkg/qemu"},
 	"internal/uevent":    {},
-	"internal/node":      {"api/v1alpha1", "pkg/kvmcheck"},
+	"internal/node":      {"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/kvmcheck"},
 	"internal/readiness": {"internal/uevent", "pkg/kvmcheck", "pkg/nodestack"},
 	"pkg/sriov":          {"api/v1alpha1", "internal/hostfs", "internal/reconcile"},
 	"pkg/deviceplugin":   {"internal/hostfs", "pkg/sriov"},
@@ -66,8 +66,8 @@ var layers = map[string][]string{
 	"pkg/nodestack":      {"internal/hostfs", "pkg/kvmcheck"},
 	"pkg/qemu":           {"internal/hostfs"},
 	"pkg/metrics":        {"pkg/qemu"},
-	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/kvmcheck", "pkg/sriov"},
 	"deploy/image":       {},
+	"internal/network":   {"api/v1alpha1", "internal/hostfs", "internal/reconcile", "pkg/hostnet", "pkg/kvmcheck", "pkg/sriov"},
 	"cmd/nodeagent": {
 		"api/v1alpha1", "internal/network", "internal/reconcile", "pkg/hostnet", "pkg/sriov",
 		"internal/agent", "internal/bpf", "internal/config", "internal/hostfs", "internal/node", "internal/readiness", "internal/top", "internal/uevent",

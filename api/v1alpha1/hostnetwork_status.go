@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Conditions of a HostNetwork.
 const (
@@ -79,3 +83,9 @@ const (
 	NetworkFailed           = "Failed"           // the node cannot tell
 	NetworkRestored         = "Restored"         // the policy is being deleted, and nothing of it is left on the node
 )
+
+// Permits reports whether somebody has allowed a plan that disrupts. In a
+// cluster it needs its turn too.
+func (h *HostNetwork) Permits(plan string) bool {
+	return h.Spec.Disruption == DisruptionAllow || slices.Contains(h.Spec.ApprovedPlans, plan)
+}

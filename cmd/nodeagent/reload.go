@@ -93,8 +93,8 @@ func (d *daemon) apply(data []byte) (err error) {
 	}
 	d.setConfig(next)
 	d.bpf.want(next.Telemetry.BPF)
-	if !reflect.DeepEqual(next.Network, current.Network) {
-		d.startNetwork(next.Network)
+	if !reflect.DeepEqual(next.Network, current.Network) || next.Kubernetes.Kubeconfig != current.Kubernetes.Kubeconfig {
+		d.startNetwork(next)
 	}
 	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
 		d.startPublish(next.Kubernetes, custom)

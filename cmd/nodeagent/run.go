@@ -49,6 +49,7 @@ reloads the configuration; an invalid one is refused and the old one goes on.`,
 		Args: cobra.NoArgs,
 	}
 	from := addSettings(cmd)
+	from.addRoot()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		data, err := from.read()
 		if err != nil {
@@ -91,11 +92,14 @@ type daemon struct {
 
 // serve runs the agent until ctx ends, and drains it.
 func serve(ctx context.Context, from *settings, data []byte, initial config.Config, stderr io.Writer) (err error) {
-	root, err := hostfs.Open("/")
+	root, err := hostfs.Open(from.root)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	if root.Recording() != nil {
+		return fmt.Errorf("--root %s: a recording does not live; nodeagent check judges it", from.root)
+	}
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
 	profile, err := profileOf(initial.Readiness)
@@ -139,7 +143,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
-	d.startNetwork(initial.Network)
+	d.startNetwork(initial)
 	d.startTelemetry(collector, initial)
 	d.startPublish(initial.Kubernetes, custom)
 	d.startReadiness(initial, profile)
