@@ -36,6 +36,7 @@ func (d *daemon) newLoop() (*readiness.Loop, error) {
 		},
 		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
 		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
+		Observed:  d.publishLook,
 		Random:    rand.Float64,
 		Log:       d.log,
 	}), nil
