@@ -14,6 +14,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -59,15 +60,15 @@ func Run(ctx context.Context, o Options) error {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	if err := await(ctx, o, scheme); err != nil {
-		return err
-	}
-	if ctx.Err() != nil {
+	if !await(ctx, o, scheme) {
 		return nil
 	}
+	logger := logr.FromSlogHandler(o.Log.Handler())
+	ctrl.SetLogger(logger)
+	ctx = klog.NewContext(ctx, logger)
 	unnamed := true
 	m, err := ctrl.NewManager(o.Config, manager.Options{
-		Scheme: scheme, Logger: logr.FromSlogHandler(o.Log.Handler()),
+		Scheme: scheme, Logger: logger,
 		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: o.Health,
 		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
 		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{&v1alpha1.NodeVirtualization{}: {Transform: networksOnly}}},
@@ -96,8 +97,9 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// await returns when the cluster answers, and knows our kinds.
-func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
+// await returns true when the cluster answers, and knows our kinds; false when
+// ctx has ended.
+func await(ctx context.Context, o Options, scheme *runtime.Scheme) bool {
 	wait := firstRetry
 	for said := ""; ; {
 		direct, err := client.New(o.Config, client.Options{Scheme: scheme})
@@ -107,7 +109,7 @@ func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
 				direct.List(ctx, &v1alpha1.NodeVirtualizationList{}, client.Limit(1)))
 		}
 		if err == nil {
-			return nil
+			return true
 		}
 		if err.Error() != said {
 			said = err.Error()
@@ -115,7 +117,7 @@ func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, lastRetry)
