@@ -73,6 +73,10 @@ func (d *daemon) apply(data []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	custom, err := customLabels(next.Kubernetes)
+	if err != nil {
+		return err
+	}
 	switch {
 	case next.Web.ListenAddress != current.Web.ListenAddress:
 		listener, err := listen(next.Web.ListenAddress)
@@ -91,6 +95,9 @@ func (d *daemon) apply(data []byte) (err error) {
 	d.bpf.want(next.Telemetry.BPF)
 	if !reflect.DeepEqual(next.Network, current.Network) || next.Kubernetes.Kubeconfig != current.Kubernetes.Kubeconfig {
 		d.startNetwork(next)
+	}
+	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
+		d.startPublish(next.Kubernetes, custom)
 	}
 	d.startTelemetry(collector, next)
 	d.startReadiness(next, profile)

@@ -148,12 +148,18 @@ func TestChartInstallsWhatKustomizeInstalls(t *testing.T) {
 
 func TestChartPutsEverythingIntoItsNamespace(t *testing.T) {
 	hosttest.Need(t, hosttest.Cluster, cluster.MissingPackaging())
-	text, err := Helm(t.Context(), "", "template", "nodeagent", ChartDir(), "--namespace", "elsewhere", "--set", "podMonitor.enabled=true")
+	objects, err := Chart(t.Context(), "elsewhere", "podMonitor.enabled=true")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if strings.Contains(string(text), Namespace) {
-		t.Errorf("something stays in %s", Namespace)
+	for _, object := range objects {
+		text, err := object.MarshalJSON()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if strings.Contains(string(text), Namespace) {
+			t.Errorf("%s %s speaks of %s", object.GetKind(), object.GetName(), Namespace)
+		}
 	}
 }
 
@@ -194,7 +200,7 @@ func TestAgentTakesEveryConfiguration(t *testing.T) {
 
 func TestChartIsClean(t *testing.T) {
 	hosttest.Need(t, hosttest.Cluster, cluster.MissingPackaging())
-	if _, err := Helm(t.Context(), "", "lint", "--strict", ChartDir()); err != nil {
+	if _, err := Helm(t.Context(), "", "lint", "--strict", "--namespace", Namespace, ChartDir()); err != nil {
 		t.Error(err)
 	}
 }
@@ -203,10 +209,10 @@ func TestChartRefusesBadValues(t *testing.T) {
 	hosttest.Need(t, hosttest.Cluster, cluster.MissingPackaging())
 	for name, test := range map[string]struct{ setting, why string }{
 		"a name that does not exist": {"agent.prot=1", "prot"},
-		"a port out of range":        {"agent.port=70000", "65535"},
+		"a port out of range":        {"agent.port=70000", "maximum"},
 		"no image":                   {"image.repository=", "repository"},
 		"half a digest":              {"image.digest=sha256:abc", "digest"},
-		"no node at a time":          {"agent.maxUnavailable=0", "maxUnavailable"},
+		"no node at a time":          {"agent.maxUnavailable=0", "/agent/maxUnavailable"},
 		"an unknown pull policy":     {"image.pullPolicy=Sometimes", "pullPolicy"},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -46,7 +46,12 @@ func Kustomize(ctx context.Context, dir string) ([]unstructured.Unstructured, er
 // Chart renders the chart into a namespace, with settings such as
 // image.tag=v1; tests and hooks among them.
 func Chart(ctx context.Context, namespace string, settings ...string) ([]unstructured.Unstructured, error) {
-	args := []string{"template", "nodeagent", ChartDir(), "--namespace", namespace}
+	version, err := cluster.Version()
+	if err != nil {
+		return nil, err
+	}
+	// Without a cluster to ask, Helm takes another version for granted.
+	args := []string{"template", "nodeagent", ChartDir(), "--namespace", namespace, "--kube-version", version}
 	for _, setting := range settings {
 		args = append(args, "--set", setting)
 	}
