@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -43,6 +44,8 @@ func TestMain(m *testing.M) { os.Exit(plane.Run(m)) }
 
 // patience is how long a test waits for what takes a second or two.
 const patience = time.Minute
+
+const namespace = "virtnode-system"
 
 const crds = "../../deploy/daemonset/base/crds"
 
@@ -110,10 +113,45 @@ func (b *bed) background(run func(context.Context) error) (stop func()) {
 	return stop
 }
 
+// startController starts the controller, with the rights that its manifest
+// gives it.
 func (b *bed) startController() {
+	b.t.Helper()
+	way := b.account("nodeagent-controller", "../../deploy/daemonset/base/controller.yaml")
 	b.background(func(ctx context.Context) error {
-		return controller.Run(ctx, controller.Options{Config: b.config, Namespace: "default", Log: slog.New(slog.DiscardHandler)})
+		return controller.Run(ctx, controller.Options{Config: way, Namespace: namespace, Log: slog.New(slog.DiscardHandler)})
 	})
+}
+
+// account makes the account of a manifest, and returns its way to the cluster.
+func (b *bed) account(name, manifest string) *rest.Config {
+	b.t.Helper()
+	text, err := os.ReadFile(manifest)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name}}
+	for _, object := range []client.Object{&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: namespace}}, account} {
+		if err := b.Create(b.t.Context(), object); client.IgnoreAlreadyExists(err) != nil {
+			b.t.Fatal(err)
+		}
+	}
+	for document := range strings.SplitSeq(string(text), "\n---\n") {
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal([]byte(document), &object.Object); err != nil {
+			b.t.Fatal(err)
+		}
+		if err := b.Apply(b.t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	request := &authenticationv1.TokenRequest{}
+	if err := b.SubResource("token").Create(b.t.Context(), account, request); err != nil {
+		b.t.Fatal(err)
+	}
+	way := rest.AnonymousClientConfig(b.config)
+	way.BearerToken = request.Status.Token
+	return way
 }
 
 // eventually waits until the cluster is as a test wants it.
@@ -251,7 +289,8 @@ func (b *bed) node(name string, labels map[string]string) *fakeNode {
 		_ = b.Delete(context.Background(), object)
 		_ = b.Delete(context.Background(), &v1alpha1.NodeVirtualization{ObjectMeta: metav1.ObjectMeta{Name: name}})
 	})
-	n := &fakeNode{bed: b, name: name, kernel: &kernel{}, way: b.config, log: io.Discard, dir: b.t.TempDir()}
+	way := b.account("nodeagent", "../../deploy/daemonset/base/rbac.yaml")
+	n := &fakeNode{bed: b, name: name, kernel: &kernel{}, way: way, log: io.Discard, dir: b.t.TempDir()}
 	n.kernel.links.AddCard(hostnet.Link{Name: "nic0", Up: true, PCI: &hostnet.PCI{Address: "0000:01:00.0"}})
 	for file, text := range map[string]string{
 		"proc/sys/kernel/random/boot_id": "one\n", "sys/bus/pci/devices/0000:01:00.0/vendor": "0x8086\n", "sys/bus/pci/devices/0000:01:00.0/device": "0x10c9\n",

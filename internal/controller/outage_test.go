@@ -116,7 +116,7 @@ func TestOutage(t *testing.T) {
 	n := b.node("outage-1", map[string]string{"rack": "outage"})
 	log := new(lines)
 	n.log = log
-	g, way := gated(t, b.config)
+	g, way := gated(t, n.way)
 	n.way = way
 	n.start()
 	b.apply("outage", strings.Replace(jumbo, "{nodeSelector: {matchLabels: {rack: a}}", "{disruption: Allow, nodeSelector: {matchLabels: {rack: outage}}", 1))
