@@ -175,3 +175,33 @@ func TestDisruptionGoesFromNodeToNode(t *testing.T) {
 		return apierrors.IsNotFound(err), ""
 	})
 }
+
+// Whoever has the controller's token can give turns, and allow nothing.
+func TestControllerAllowsNothing(t *testing.T) {
+	b := withKinds(t)
+	b.apply("theft", jumbo)
+	b.ready("theft", "NoNodes")
+	thief := newBed(t, b.account("nodeagent-controller", "../../deploy/daemonset/base/controller.yaml"))
+	for name, patch := range map[string]map[string]any{
+		"disruption":    {"spec": map[string]any{"disruption": "Allow"}},
+		"approvedPlans": {"spec": map[string]any{"approvedPlans": []string{"4be7a91c02de"}}},
+		"nodeSelector":  {"spec": map[string]any{"nodeSelector": nil}},
+		"a label":       {"metadata": map[string]any{"labels": map[string]any{"a": "b"}}},
+	} {
+		// The policy of an admission is in force a moment after it was made.
+		b.eventually(name+" is refused", func() (bool, string) {
+			err := thief.Patch(t.Context(), &v1alpha1.HostNetwork{ObjectMeta: metav1.ObjectMeta{Name: "theft"}}, mustPatch(patch), client.DryRunAll)
+			return apierrors.IsForbidden(err), "taken"
+		})
+	}
+	for what, err := range map[string]error{
+		"make a policy": thief.Create(t.Context(), &v1alpha1.HostNetwork{ObjectMeta: metav1.ObjectMeta{Name: "own"}}),
+		"label a node":  thief.Patch(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "any"}}, mustPatch(map[string]any{"metadata": map[string]any{"labels": map[string]any{"a": "b"}}})),
+		"read secrets":  thief.List(t.Context(), &corev1.SecretList{}),
+		"read pods":     thief.List(t.Context(), &corev1.PodList{}),
+	} {
+		if !apierrors.IsForbidden(err) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
