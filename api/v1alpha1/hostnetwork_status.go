@@ -74,7 +74,8 @@ func (h *HostNetwork) TurnOf(node string) (Turn, bool) {
 // States of a HostNetwork on a node.
 const (
 	NetworkConverged        = "Converged"        // the node is as the policy wants it
-	NetworkPending          = "Pending"          // it is not yet, and waits for its turn or for other policies
+	NetworkPending          = "Pending"          // it is not yet: it is about to be, or waits for other policies
+	NetworkAwaitingTurn     = "AwaitingTurn"     // the plan disrupts, and may, when it is the node's turn
 	NetworkAwaitingApproval = "AwaitingApproval" // the plan disrupts, and nobody has allowed it
 	NetworkRefused          = "Refused"          // a guard forbids it, or the policy makes no sense
 	NetworkRolledBack       = "RolledBack"       // it was tried, and undone

@@ -212,11 +212,12 @@ func (h *HostNetworks) Policies() ([]v1alpha1.HostNetwork, error) {
 	}
 	var mine []v1alpha1.HostNetwork
 	for _, policy := range all {
+		selects, err := policy.Selects(labels)
+		if err == nil && !selects || !policy.DeletionTimestamp.IsZero() {
+			continue
+		}
 		if err := sense(&policy); err != nil {
 			return nil, err
-		}
-		if selects, err := policy.Selects(labels); err != nil || !selects || !policy.DeletionTimestamp.IsZero() {
-			continue
 		}
 		policy.Spec.NodeSelector = nil // it has been asked
 		mine = append(mine, policy)

@@ -59,7 +59,7 @@ func judgeWanted(report *v1alpha1.NetworkReport, policy *v1alpha1.HostNetwork, l
 	own := func(of string) bool { return of == policy.Name }
 	steps := slices.DeleteFunc(slices.Clone(plan.Steps), func(s reconcile.Step) bool { return !own(s.Policy) })
 	refusals := slices.DeleteFunc(slices.Clone(plan.Refusals), func(r reconcile.Refusal) bool { return !own(r.Policy) })
-	hard := slices.DeleteFunc(slices.Clone(refusals), func(r reconcile.Refusal) bool { return r.Guard == "disruption" })
+	hard := slices.DeleteFunc(slices.Clone(refusals), waits)
 	report.Interfaces = interfaceReports(policy, look.View.Cards, steps, hard)
 	fill(report, plan.Hash(), steps)
 	switch {
@@ -74,18 +74,33 @@ func judgeWanted(report *v1alpha1.NetworkReport, policy *v1alpha1.HostNetwork, l
 		report.State, report.Message = v1alpha1.NetworkDrifted, "it was as wanted, and somebody has changed it since"
 	case tried(look, plan.Hash()):
 		report.State, report.Message = v1alpha1.NetworkRolledBack, look.Last.Cause
+	case look.Cause != nil:
+		report.State, report.Message = v1alpha1.NetworkRefused, look.Cause.Error()
+	case firstHard(plan.Refusals) != nil:
+		report.State, report.Message = v1alpha1.NetworkPending, "nothing is changed before this is solved: "+firstHard(plan.Refusals).Error()
 	case len(refusals) > 0 && !policy.Permits(plan.Hash()):
 		report.State = v1alpha1.NetworkAwaitingApproval
 		report.Message = fmt.Sprintf("it disrupts: put the plan %s into spec.approvedPlans, or write disruption: Allow", plan.Hash())
 	case len(refusals) > 0:
-		report.State, report.Message = v1alpha1.NetworkPending, "it disrupts, and waits for the node's turn"
+		report.State, report.Message = v1alpha1.NetworkAwaitingTurn, "it disrupts, and waits for the node's turn"
 	case len(plan.Refusals) > 0:
-		report.State, report.Message = v1alpha1.NetworkPending, "nothing is changed before this is solved: "+plan.Refusals[0].Error()
-	case look.Cause != nil:
-		report.State, report.Message = v1alpha1.NetworkRefused, look.Cause.Error()
+		report.State, report.Message = v1alpha1.NetworkPending, "it waits for "+plan.Refusals[0].Policy+", which disrupts"
 	default:
 		report.State, report.Message = v1alpha1.NetworkPending, "it is about to be applied"
 	}
+}
+
+// waits reports whether a refusal is no more than the want of a permit.
+func waits(r reconcile.Refusal) bool { return r.Guard == "disruption" }
+
+// firstHard returns what no permit overcomes; nil: nothing.
+func firstHard(refusals []reconcile.Refusal) *reconcile.Refusal {
+	for i := range refusals {
+		if !waits(refusals[i]) {
+			return &refusals[i]
+		}
+	}
+	return nil
 }
 
 // tried reports whether a plan was tried last, and undone.

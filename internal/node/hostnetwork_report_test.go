@@ -69,16 +69,22 @@ func TestNetworkReports(t *testing.T) {
 		state  string // "": no report
 		plan   string
 	}{
-		"as wanted":                          {nil, nil, "Converged", ""},
-		"not looked at yet":                  {func(p *v1alpha1.HostNetwork) { p.Generation = 3 }, nil, "Pending", ""},
-		"for other nodes":                    {elsewhere, func(l *network.Look) { l.View.Policies = nil }, "", ""},
-		"makes no sense":                     {func(p *v1alpha1.HostNetwork) { p.Spec.Interfaces[0].MTU = 1 }, nil, "Refused", ""},
-		"cannot be looked at":                {nil, func(l *network.Look) { l.Err = errors.New("no") }, "Failed", ""},
-		"harmless, about to be applied":      {nil, plan, "Pending", hash},
-		"changed by somebody":                {nil, func(l *network.Look) { plan(l); l.Held = true }, "Drifted", hash},
-		"disruptive, allowed by nobody":      {nil, refuse("disruption", "storage"), "AwaitingApproval", hash},
-		"disruptive, allowed":                {allow, refuse("disruption", "storage"), "Pending", hash},
-		"disruptive, this plan approved":     {func(p *v1alpha1.HostNetwork) { p.Spec.ApprovedPlans = []string{hash} }, refuse("disruption", "storage"), "Pending", hash},
+		"as wanted":                     {nil, nil, "Converged", ""},
+		"not looked at yet":             {func(p *v1alpha1.HostNetwork) { p.Generation = 3 }, nil, "Pending", ""},
+		"for other nodes":               {elsewhere, func(l *network.Look) { l.View.Policies = nil }, "", ""},
+		"makes no sense":                {func(p *v1alpha1.HostNetwork) { p.Spec.Interfaces[0].MTU = 1 }, nil, "Refused", ""},
+		"cannot be looked at":           {nil, func(l *network.Look) { l.Err = errors.New("no") }, "Failed", ""},
+		"harmless, about to be applied": {nil, plan, "Pending", hash},
+		"changed by somebody":           {nil, func(l *network.Look) { plan(l); l.Held = true }, "Drifted", hash},
+		"disruptive, allowed by nobody": {nil, refuse("disruption", "storage"), "AwaitingApproval", hash},
+		"disruptive, allowed":           {allow, refuse("disruption", "storage"), "AwaitingTurn", hash},
+		"disruptive, in vain":           {allow, func(l *network.Look) { refuse("disruption", "storage")(l); l.Cause = errors.New("guard probe: no") }, "Refused", hash},
+		"disruptive, another is refused": {allow, func(l *network.Look) {
+			refuse("disruption", "storage")(l)
+			l.View.Plan.Refusals = append(l.View.Plan.Refusals, reconcile.Refusal{Guard: "uplink", Policy: "other"})
+		}, "Pending", hash},
+		"another disrupts":                   {allow, refuse("disruption", "other"), "Pending", hash},
+		"disruptive, this plan approved":     {func(p *v1alpha1.HostNetwork) { p.Spec.ApprovedPlans = []string{hash} }, refuse("disruption", "storage"), "AwaitingTurn", hash},
 		"disruptive, another plan approved":  {func(p *v1alpha1.HostNetwork) { p.Spec.ApprovedPlans = []string{backHash} }, refuse("disruption", "storage"), "AwaitingApproval", hash},
 		"forbidden by a guard":               {allow, refuse("uplink", "storage"), "Refused", hash},
 		"in conflict":                        {allow, refuse("conflict", "storage"), "Conflict", hash},
