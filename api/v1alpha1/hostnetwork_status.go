@@ -1,6 +1,10 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	"slices"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
 
 // Conditions of a HostNetwork.
 const (
@@ -70,7 +74,8 @@ func (h *HostNetwork) TurnOf(node string) (Turn, bool) {
 // States of a HostNetwork on a node.
 const (
 	NetworkConverged        = "Converged"        // the node is as the policy wants it
-	NetworkPending          = "Pending"          // it is not yet, and waits for its turn or for other policies
+	NetworkPending          = "Pending"          // it is not yet: it is about to be, or waits for other policies
+	NetworkAwaitingTurn     = "AwaitingTurn"     // the plan disrupts, and may, when it is the node's turn
 	NetworkAwaitingApproval = "AwaitingApproval" // the plan disrupts, and nobody has allowed it
 	NetworkRefused          = "Refused"          // a guard forbids it, or the policy makes no sense
 	NetworkRolledBack       = "RolledBack"       // it was tried, and undone
@@ -79,3 +84,9 @@ const (
 	NetworkFailed           = "Failed"           // the node cannot tell
 	NetworkRestored         = "Restored"         // the policy is being deleted, and nothing of it is left on the node
 )
+
+// Permits reports whether somebody has allowed a plan that disrupts. In a
+// cluster it needs its turn too.
+func (h *HostNetwork) Permits(plan string) bool {
+	return h.Spec.Disruption == DisruptionAllow || slices.Contains(h.Spec.ApprovedPlans, plan)
+}

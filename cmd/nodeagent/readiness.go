@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
+	"runtime/debug"
 
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
@@ -28,12 +29,14 @@ func (d *daemon) newLoop() (*readiness.Loop, error) {
 	}
 	return readiness.New(readiness.Options{
 		Probe: func(ctx context.Context) nodestack.Report {
+			defer debug.FreeOSMemory() // a check needs more than all scrapes until the next one
 			report := probe(ctx)
 			d.judgeNetwork(&report)
 			return report
 		},
 		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
 		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
+		Observed:  d.publishLook,
 		Random:    rand.Float64,
 		Log:       d.log,
 	}), nil

@@ -73,6 +73,10 @@ func (d *daemon) apply(data []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	custom, err := customLabels(next.Kubernetes)
+	if err != nil {
+		return err
+	}
 	switch {
 	case next.Web.ListenAddress != current.Web.ListenAddress:
 		listener, err := listen(next.Web.ListenAddress)
@@ -89,8 +93,11 @@ func (d *daemon) apply(data []byte) (err error) {
 	}
 	d.setConfig(next)
 	d.bpf.want(next.Telemetry.BPF)
-	if !reflect.DeepEqual(next.Network, current.Network) {
-		d.startNetwork(next.Network)
+	if !reflect.DeepEqual(next.Network, current.Network) || next.Kubernetes.Kubeconfig != current.Kubernetes.Kubeconfig {
+		d.startNetwork(next)
+	}
+	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
+		d.startPublish(next.Kubernetes, custom)
 	}
 	d.startTelemetry(collector, next)
 	d.startReadiness(next, profile)

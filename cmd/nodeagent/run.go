@@ -78,6 +78,8 @@ type daemon struct {
 	profile atomic.Pointer[kvmcheck.Profile]
 	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
+	publishing atomic.Pointer[publishing] // nil: nothing is published
+
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
 	tried  []byte
@@ -113,6 +115,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		Version:   version(),
 		Readiness: d.readinessState,
 		Network:   d.networkState,
+		Publish:   d.publishState,
 		Tasks:     d.taskStates,
 		Programs:  d.bpf.states,
 		Config:    d.configState,
@@ -128,6 +131,10 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	if err != nil {
 		return err
 	}
+	custom, err := customLabels(initial.Kubernetes)
+	if err != nil {
+		return err
+	}
 	listener, err := listen(initial.Web.ListenAddress)
 	if err != nil {
 		return err
@@ -136,8 +143,9 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
-	d.startNetwork(initial.Network)
+	d.startNetwork(initial)
 	d.startTelemetry(collector, initial)
+	d.startPublish(initial.Kubernetes, custom)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener, initial.Web)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())

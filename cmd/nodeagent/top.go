@@ -110,8 +110,10 @@ func (o *topOptions) newCollector(root *hostfs.Root, live bool) (*qemu.Collector
 		URIs: c.Telemetry.LibvirtURIs, Root: root, Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
 		Groups: make(map[string]bool), KVMStats: []string{"exits"},
 	}
+	// Rates need numbers that are made for each look.
+	opt.MaxAge = min(opt.MaxAge, 2*o.interval)
 	if !live {
-		opt.Budget = c.Telemetry.CallTimeout
+		opt.Budget, opt.MaxAge = c.Telemetry.CallTimeout, o.interval/2
 	}
 	all, _ := metrics.Groups()
 	for _, group := range all {

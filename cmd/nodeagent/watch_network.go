@@ -12,6 +12,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/network"
+	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/internal/reconcile"
 	"github.com/virtnode/nodeagent/pkg/deviceplugin"
 	"github.com/virtnode/nodeagent/pkg/metrics"
@@ -25,12 +26,18 @@ const (
 	pluginPoll    = time.Second
 )
 
-// startNetwork applies the policies of the configuration and watches over
-// them. Without any, and with nothing of its own on the host, it does nothing.
-func (d *daemon) startNetwork(c config.Network) {
+// startNetwork applies the policies of the configuration, or else those of the
+// cluster, and watches over them. Without any, and with nothing of its own on
+// the host, it does nothing.
+func (d *daemon) startNetwork(whole config.Config) {
+	c := whole.Network
 	d.tasks.Start(agent.Task{Name: "network", Run: func(ctx context.Context, ready func()) (err error) {
 		d.watch.Store(nil)
-		if _, err := os.Stat(c.StateDirectory); len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
+		cluster, err := d.hostNetworks(whole)
+		if err != nil {
+			return err
+		}
+		if _, err := os.Stat(c.StateDirectory); cluster == nil && len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
 			ready()
 			<-ctx.Done()
 			return nil
@@ -57,13 +64,32 @@ func (d *daemon) startNetwork(c config.Network) {
 		offers := deviceplugin.NewOffers(plugins, d.root, pluginRefresh, pluginPoll, d.log)
 		w.Offer = offers.Set
 		ctx, cancel := context.WithCancel(ctx)
-		var offering sync.WaitGroup
-		offering.Go(func() { offers.Run(ctx) })
-		defer offering.Wait()
+		var beside sync.WaitGroup
+		beside.Go(func() { offers.Run(ctx) })
+		if cluster != nil {
+			w.Policies, w.Permit, w.Wake, w.Looked = cluster.Policies, cluster.Permit, cluster.Wake(), cluster.Looked
+			beside.Go(func() { cluster.Run(ctx) })
+		}
+		defer beside.Wait()
 		defer cancel()
 		d.watch.Store(w)
 		return w.Run(ctx, ready)
 	}})
+}
+
+// hostNetworks returns the policies of the cluster: nil on a host that is in
+// none, and where the configuration names policies itself. The two do not mix,
+// so that one place says what a node's network shall be.
+func (d *daemon) hostNetworks(c config.Config) (*node.HostNetworks, error) {
+	name := os.Getenv("NODE_NAME")
+	if len(c.Network.Policies) > 0 || name == "" || c.Kubernetes.Kubeconfig == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+		return nil, nil
+	}
+	way, err := node.Config(c.Kubernetes.Kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	return node.NewHostNetworks(way, name, func([]v1alpha1.NetworkReport) {}, d.log)
 }
 
 // networkState is what metrics tell of the network, nil while it is left alone.

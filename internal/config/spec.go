@@ -77,7 +77,7 @@ type Rule struct {
 
 // Network configures the host network. Without policies it is left alone.
 type Network struct {
-	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: what the agent has changed before is brought back."`
+	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: the HostNetworks of the cluster are followed instead, or, on a host that is in none, what the agent has changed before is brought back."`
 	NodeLabels     map[string]string `yaml:"nodeLabels" doc:"Labels of this node that a policy's nodeSelector may ask for, besides kubernetes.io/hostname."`
 	Interval       time.Duration     `yaml:"interval" doc:"Time between two looks whether the host is still as the policies want it."`
 	Repair         bool              `yaml:"repair" doc:"Whether what has drifted is brought back, if that disturbs nobody. Otherwise it is only reported."`

@@ -16,6 +16,7 @@ import (
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/reconcile"
+	"github.com/virtnode/nodeagent/pkg/hostnet"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 )
 
@@ -66,9 +67,10 @@ type Watch struct {
 	Looked func(Look)
 
 	// Of the task that runs.
-	tried   string // what was to be applied the last time that something was
-	refused string // the plan of that time, if nothing of it was tried
-	cause   error  // of the last failure
+	wanted  string // what was to be applied the last time that something was
+	tried   string // how that was tried
+	refused string // the plan of that time, if nothing of it was made
+	cause   error  // and why
 
 	mu     sync.Mutex
 	status Status
@@ -79,7 +81,7 @@ type Look struct {
 	View  View
 	Err   error             // why it has shown nothing
 	Held  bool              // whether the host was once as these policies want it
-	Cause error             // why it is not, if that was tried
+	Cause error             // why nothing was made of what was to be applied
 	Last  reconcile.Outcome // of the last attempt to change something
 }
 
@@ -163,7 +165,7 @@ func (w *Watch) round(ctx context.Context) Look {
 		w.look(view)
 	}
 	if w.refused != "" && w.refused != fingerprint(view.Plan) {
-		w.tried, w.refused = "", "" // the host has changed: what was refused may be possible
+		w.forget() // the host has changed: what was refused may be possible
 	}
 	look := Look{View: view, Held: held, Last: w.Status().Last}
 	if !held {
@@ -175,6 +177,14 @@ func (w *Watch) round(ctx context.Context) Look {
 // applyNew carries out policies that do not hold yet, unless the same was
 // tried before, and reports whether they hold now.
 func (w *Watch) applyNew(ctx context.Context, now applied, policies []v1alpha1.HostNetwork, restart bool) (held bool, err error) {
+	words := []string{wants(now), now.Boot}
+	for i := range policies {
+		words = append(words, fmt.Sprint(policies[i].Generation))
+	}
+	if wanted := strings.Join(words, " "); wanted != w.wanted {
+		w.wanted = wanted
+		w.forget()
+	}
 	ask := Ask{Who: "run"}
 	if w.Permit != nil {
 		view, err := w.Network.Plan(ctx, policies)
@@ -182,26 +192,36 @@ func (w *Watch) applyNew(ctx context.Context, now applied, policies []v1alpha1.H
 			return false, err
 		}
 		policies, ask.Plan = w.permitted(policies, view.Plan.Hash(), restart)
+		steps := reconcile.Plan{Steps: view.Plan.Steps}
+		if len(steps.Restrict(hostnet.Disruptive(policies)).Refusals) > 0 {
+			return false, nil // it waits, and that is no failure
+		}
 	}
-	words := []string{wants(now), now.Boot, ask.Plan}
+	how := []string{"with", ask.Plan}
 	for i := range policies {
-		words = append(words, fmt.Sprint(policies[i].Generation, policies[i].Spec.Disruption))
+		how = append(how, string(policies[i].Spec.Disruption))
 	}
-	attempt := strings.Join(words, " ")
+	attempt := strings.Join(how, " ")
 	if attempt == w.tried {
 		return false, nil
 	}
-	w.tried, w.refused = attempt, ""
-	if w.cause = w.apply(ctx, ask, policies); w.cause == nil {
+	w.forget()
+	w.tried = attempt
+	err = w.apply(ctx, ask, policies)
+	switch {
+	case err == nil:
 		return true, w.Network.keepApplied(now)
-	}
-	if errors.Is(w.cause, errUndone) {
+	case errors.Is(err, errUndone):
 		return false, nil
 	}
+	w.cause = err
 	view, err := w.Network.Plan(ctx, w.withhold(policies))
 	w.refused = fingerprint(view.Plan)
 	return false, err
 }
+
+// forget forgets what was tried, so that it may be tried again.
+func (w *Watch) forget() { w.tried, w.refused, w.cause = "", "", nil }
 
 // withhold lets nothing disrupt without a permit.
 func (w *Watch) withhold(policies []v1alpha1.HostNetwork) []v1alpha1.HostNetwork {
@@ -316,7 +336,11 @@ func (w *Watch) look(view View) {
 
 func (w *Watch) fail(err error) Look {
 	w.note(func(s *Status) {
-		if s.Error != err.Error() {
+		switch {
+		case s.Error == err.Error():
+		case errors.Is(err, ErrUnknown):
+			w.Network.Log.Info("the network waits for its policies", "error", err)
+		default:
 			w.Network.Log.Error("the network cannot be looked at", "error", err)
 		}
 		s.Error = err.Error()

@@ -78,7 +78,7 @@ func (w *watched) reboot(id string) {
 }
 
 // restart forgets what an agent that is started again does not know.
-func (w *watched) restart() { w.tried, w.refused, w.cause = "", "", nil }
+func (w *watched) restart() { w.wanted = ""; w.forget() }
 
 func (w *watched) mtu() int {
 	w.t.Helper()

@@ -75,6 +75,11 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	return config, nil
 }
 
+// ConfigOf returns what finds the way to the cluster when it is asked.
+func ConfigOf(kubeconfig string) func() (*rest.Config, error) {
+	return func() (*rest.Config, error) { return Config(kubeconfig) }
+}
+
 // NewAccess asks nobody yet. The agent's credentials need the rights of the
 // cluster role system:auth-delegator.
 func NewAccess(config *rest.Config, log *slog.Logger) (*Access, error) {

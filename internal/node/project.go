@@ -131,9 +131,12 @@ func (t truth) observe(look Look) truth {
 	}
 	next.findings = t.findings.observe(at, findings)
 	next.pfs = t.pfs.observe(at, []proposal[[]v1alpha1.PhysicalFunction]{proposedPFs(look.Report.Facts)})
-	next.networks = t.networks
-	if look.Networks != nil && look.Networks.Known {
+	switch {
+	case look.Networks == nil:
+	case look.Networks.Known:
 		next.networks = look.Networks.Reports
+	default:
+		next.networks = t.networks
 	}
 	return next
 }
@@ -261,9 +264,12 @@ func proposedFinding(finding *kvmcheck.Finding) proposal[v1alpha1.NodeFinding] {
 	if finding.Status == kvmcheck.Unknown {
 		p.pace = doubt
 	}
-	p.value, p.of = told.Status+"/"+told.Reason+"/"+told.Level, told
+	p.value, p.of = findingValue(told), told
 	return p
 }
+
+// findingValue is what of a finding makes it another one.
+func findingValue(f v1alpha1.NodeFinding) string { return f.Status + "/" + f.Reason + "/" + f.Level }
 
 func proposedPFs(facts kvmcheck.Facts) proposal[[]v1alpha1.PhysicalFunction] {
 	p := proposal[[]v1alpha1.PhysicalFunction]{key: "pfs", pace: keep}
@@ -279,12 +285,17 @@ func proposedPFs(facts kvmcheck.Facts) proposal[[]v1alpha1.PhysicalFunction] {
 	if len(p.of) > mostFindings {
 		p.of = p.of[:mostFindings]
 	}
-	value, err := json.Marshal(p.of)
-	if err != nil {
-		return p // it is made of texts and numbers
-	}
-	p.value, p.pace = string(value), early
+	p.value, p.pace = pfsValue(p.of), early
 	return p
+}
+
+// pfsValue is what of physical functions makes them others.
+func pfsValue(pfs []v1alpha1.PhysicalFunction) string {
+	value, err := json.Marshal(pfs)
+	if err != nil {
+		panic(err) // they are texts and numbers
+	}
+	return string(value)
 }
 
 // wanted is what the API server shall have of a node.

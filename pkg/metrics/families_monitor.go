@@ -7,7 +7,8 @@ import (
 	"github.com/virtnode/nodeagent/pkg/qemu"
 )
 
-// cpuFamilies are the CPU time of a whole machine, as libvirt reads it.
+// cpuFamilies are the CPU time of a whole machine: the kernel's number where
+// its process is known, else libvirt's.
 var cpuFamilies = [...]family[qemu.VM]{
 	{
 		"virtnode_vm_cpu_seconds_total", counter, nanoseconds, "", fromMonitor, "CPU time of the whole machine, QEMU included.",
@@ -80,7 +81,7 @@ var memoryFamilies = [...]family[qemu.VM]{
 		func(w *writer, vm *qemu.VM) { w.put(vm.Memory.Maximum) },
 	},
 	{
-		"virtnode_vm_memory_resident_bytes", gauge, plain, "", fromMonitor, "Resident memory of the QEMU process, as libvirt reports it.",
+		"virtnode_vm_memory_resident_bytes", gauge, plain, "", fromMonitor, "Resident memory of the QEMU process, as /proc/PID/stat has it.",
 		func(w *writer, vm *qemu.VM) { w.put(vm.Memory.Resident) },
 	},
 	{

@@ -37,7 +37,9 @@ type Options struct {
 	// Readiness returns nil before the first probe of the host.
 	Readiness func() *Readiness
 	// Network returns nil while nobody watches over the host's network.
-	Network  func() *Network
+	Network func() *Network
+	// Publish returns nil while nothing is published to a cluster.
+	Publish  func() *Publish
 	Tasks    func() []TaskState
 	Programs func() []ProgramState // in the kernel
 	Config   func() ConfigState

@@ -57,6 +57,9 @@ type Collector struct {
 	// data is for what the sources share: readings and states. It is never
 	// held for long, and taken before mu where both are.
 	data sync.Mutex
+	// processes are what the last reading of the kernel class knows of
+	// machines, by pod and UUID.
+	processes map[place]signs
 
 	// Only the collection in flight touches what follows, and Run at its end.
 	proc    *source
@@ -127,7 +130,7 @@ func New(opt Options) (*Collector, error) {
 	if opt.MonitorCalls <= 0 {
 		opt.MonitorCalls = 4
 	}
-	c := &Collector{opt: opt, merger: newMerger()}
+	c := &Collector{opt: opt, merger: newMerger(), processes: make(map[place]signs)}
 	c.opt.URIs = slices.Clone(opt.URIs)
 	slices.Sort(c.opt.URIs)
 	c.opt.URIs = slices.Compact(c.opt.URIs)
@@ -139,6 +142,7 @@ func New(opt Options) (*Collector, error) {
 		c.uris = append(c.uris, u)
 	}
 	c.proc = newProcSource(c)
+	c.proc.after = c.observe
 	if opt.Kubelet != "" {
 		c.launchers = newLaunchers(opt.Root, opt.Kubelet, opt.Log)
 	}
@@ -248,18 +252,20 @@ func (c *Collector) fly(f *flight) {
 
 // read has all sources read, and returns when they have answered or when
 // time is up. The monitor class of a daemon begins when its light class ends,
-// which says what there is to ask for.
+// which says what there is to ask for. It is waited for as long as that takes
+// only where there are no numbers to serve meanwhile.
 func (c *Collector) read(f *flight) {
-	budget := time.NewTimer(c.opt.Budget)
+	budget, tenth := time.NewTimer(c.opt.Budget), time.NewTimer(c.opt.Budget/10)
 	defer budget.Stop()
-	wait := func(done <-chan struct{}) bool {
+	defer tenth.Stop()
+	wait := func(done <-chan struct{}, up <-chan time.Time) bool {
 		if done == nil {
 			return true
 		}
 		select {
 		case <-done:
 			return true
-		case <-budget.C:
+		case <-up:
 		case <-f.hurry:
 		case <-c.life.Done():
 		}
@@ -270,13 +276,39 @@ func (c *Collector) read(f *flight) {
 		pending = append(pending, d.light.start(d.life, c.begin))
 	}
 	for _, done := range pending {
-		if !wait(done) {
+		if !wait(done, budget.C) {
 			return
 		}
 	}
+	pending = pending[:0]
 	for _, d := range c.daemons {
-		if !wait(d.monitor.pending()) || !wait(d.control.pending()) {
+		served, done := d.monitor.pending()
+		if !wait(served, budget.C) || !wait(d.control.pending(), budget.C) {
 			return
+		}
+		pending = append(pending, done)
+	}
+	for _, done := range pending {
+		if !wait(done, tenth.C) {
+			return
+		}
+	}
+}
+
+// observe takes over what a reading of the kernel class knows of machines.
+func (c *Collector) observe(r *reading, err error) {
+	c.data.Lock()
+	defer c.data.Unlock()
+	clear(c.processes)
+	if err != nil {
+		return
+	}
+	for i := range r.vms {
+		vm := &r.vms[i]
+		if vm.UUID != "" {
+			c.processes[place{vm.Pod, vm.UUID}] = signs{
+				running: true, storage: vm.Process.IO.ReadBytes.V + vm.Process.IO.WriteBytes.V, vcpus: len(vm.Process.VCPUs),
+			}
 		}
 	}
 }
@@ -325,14 +357,15 @@ func (c *Collector) refresh() {
 func (c *Collector) newDaemon(t target) *daemonSources {
 	d := &daemonSources{daemon: daemon{root: c.opt.Root, target: t}}
 	d.life, d.cancel = context.WithCancel(c.life)
-	d.light, d.monitor, d.control = newLightSource(&d.daemon, c), newMonitor(&d.daemon, c), newControl(&d.daemon, c)
+	d.light, d.control = newLightSource(&d.daemon, c), newControl(&d.daemon, c)
+	d.monitor = newMonitor(&d.daemon, d.control, c)
 	d.light.after = func(r *reading, err error) {
 		if err != nil {
 			d.monitor.fail(err)
 			d.control.fail(err)
 		} else {
-			d.monitor.start(r.refs)
 			d.control.start(r.refs)
+			d.monitor.start(r.refs)
 		}
 	}
 	return d

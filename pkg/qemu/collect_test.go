@@ -190,15 +190,17 @@ func TestCollectTellsEveryValueOfADomainAndItsProcess(t *testing.T) {
 	got := c.Collect(t.Context())
 
 	web, db := vmNamed("web", 2, system, now.Now()), vmNamed("db", 1, system, now.Now())
-	// Both count the time of virtual CPU 0: the kernel's number is served.
+	// Both count the CPU time and what is resident: the kernel's numbers are served.
 	web.VCPUs[0].Time = Some(500_000_000)
+	web.CPU.Time, web.CPU.User, web.CPU.System = Some(1_000_000_000), Some(750_000_000), Some(250_000_000)
+	web.Memory.Resident = Some(45 << 20)
 	web.Process = &Process{
 		PID: 100, Start: time.Unix(1_700_000_002, 5e8), Resident: Some(45 << 20), MinorFaults: Some(100), MajorFaults: Some(5),
 		Threads:   [len(Roles)]Usage{RoleOther: spent(39, 11), RoleEmulator: spent(7, 1), RoleVCPU: spent(50, 12), RoleIOThread: spent(4, 1)},
 		VCPUs:     []VCPUThread{{0, spent(50, 12)}},
 		IOThreads: []NamedThread{{"iothread1", spent(4, 1)}},
 	}
-	lonely := VM{Name: "lonely", Domain: "lonely", Kind: KindQEMU, Source: SourceProc, Process: &Process{
+	lonely := VM{Name: "lonely", Domain: "lonely", Kind: KindQEMU, Source: SourceProc, CPU: CPU{Time: Some(200_000_000), User: Some(150_000_000), System: Some(50_000_000)}, Memory: Memory{Resident: Some(45 << 20)}, Process: &Process{
 		PID: 200, Start: time.Unix(1_700_000_003, 0), Resident: Some(45 << 20), MinorFaults: Some(100), MajorFaults: Some(5),
 		Threads: [len(Roles)]Usage{RoleOther: spent(13, 4), RoleEmulator: spent(7, 1)},
 	}}

@@ -58,9 +58,11 @@ type followed struct {
 	seen       uint64      // number of the last list that had it
 	definition *Definition // nil: unknown
 	agent      Num
-	agentHeard bool // an event told of the agent since the XML was asked for
-	stale      bool // the XML is to be read
-	failures   int  // readings of it in a row
+	agentHeard bool   // an event told of the agent since the XML was asked for
+	changes    uint64 // that were heard of, or may have been missed
+	balloon    uint64 // how often its balloon changed
+	stale      bool   // the XML is to be read
+	failures   int    // readings of it in a row
 	notBefore  time.Time
 }
 
@@ -110,6 +112,9 @@ func (c *control) expire(now time.Time) {
 	c.synced = now
 	for _, domain := range c.domains {
 		domain.stale = true
+		if domain.definition != nil {
+			domain.changes++
+		}
 	}
 }
 
@@ -264,6 +269,12 @@ func (c *control) hear(e domainEvent) {
 	}
 	domain.ref.name, domain.ref.number = e.domain.name, e.domain.number
 	domain.stale = domain.stale || e.xml
+	if e.xml {
+		domain.changes++
+	}
+	if e.balloon {
+		domain.balloon++
+	}
 	if e.agent {
 		domain.agent, domain.agentHeard = e.state, true
 	}
@@ -279,6 +290,18 @@ func (c *control) about(ref *domainRef) (*Definition, Num) {
 		return domain.definition, domain.agent
 	}
 	return nil, Num{}
+}
+
+// sign adds the changes that were heard of to the signs of a domain, and
+// reports whether all that its balloon can tell is heard of: the guest's own
+// statistics are not. c.mu is held.
+func (c *control) sign(to *signs, ref *domainRef) (silentBalloon bool) {
+	domain := c.domains[ref.uuid]
+	if domain == nil {
+		return false
+	}
+	to.events, to.balloon = domain.changes, domain.balloon
+	return c.listening && domain.definition != nil && domain.definition.memoryPeriod == 0
 }
 
 // ask reads all XML that is stale.

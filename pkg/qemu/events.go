@@ -20,6 +20,7 @@ const (
 	procRegisterEvent = 316 // REMOTE_PROC_CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY
 
 	procLifecycle      = 318 // REMOTE_PROC_DOMAIN_EVENT_CALLBACK_LIFECYCLE, and so on
+	procBalloonChange  = 331
 	procDeviceRemoved  = 333
 	procAgentLifecycle = 348
 	procDeviceAdded    = 354
@@ -35,10 +36,10 @@ const (
 )
 
 // registeredEvents are those that change what a machine is called, has, or
-// whether its agent is there.
+// may use of its memory, or whether its agent is there.
 var registeredEvents = [...]libvirt.DomainEventID{
 	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDDeviceAdded, libvirt.DomainEventIDDeviceRemoved,
-	libvirt.DomainEventIDAgentLifecycle, libvirt.DomainEventIDMetadataChange,
+	libvirt.DomainEventIDAgentLifecycle, libvirt.DomainEventIDMetadataChange, libvirt.DomainEventIDBalloonChange,
 }
 
 // domain reads a domain (remote_nonnull_domain).
@@ -56,11 +57,12 @@ func (d *domainRef) append(args []byte) []byte {
 
 // domainEvent is what a message says about a domain.
 type domainEvent struct {
-	domain domainRef
-	gone   bool // the domain is no longer defined
-	xml    bool // its XML has changed
-	agent  bool // the guest agent has come or gone:
-	state  Num  // as Agent of VM
+	domain  domainRef
+	gone    bool // the domain is no longer defined
+	xml     bool // its XML has changed
+	balloon bool // so has what the balloon leaves to the guest
+	agent   bool // the guest agent has come or gone:
+	state   Num  // as Agent of VM
 }
 
 // decodeEvent reads the payload of a message. Every one begins with the number
@@ -91,6 +93,8 @@ func decodeEvent(proc uint32, payload []byte) (domainEvent, error) {
 		}
 	case procDeviceAdded, procDeviceRemoved, procMetadataChange:
 		e.xml = true
+	case procBalloonChange:
+		e.balloon = true
 	}
 	if w.failed {
 		return domainEvent{}, fmt.Errorf("%w: an unreadable event", errBadReply)
@@ -183,7 +187,7 @@ func (l *listener) read() (message bool, err error) {
 		return false, nil
 	}
 	switch word(3) {
-	case procLifecycle, procAgentLifecycle, procDeviceAdded, procDeviceRemoved, procMetadataChange:
+	case procLifecycle, procAgentLifecycle, procDeviceAdded, procDeviceRemoved, procMetadataChange, procBalloonChange:
 		e, err := decodeEvent(word(3), l.body)
 		if err != nil {
 			return false, err

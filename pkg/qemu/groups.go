@@ -28,9 +28,7 @@ var groups = [...]struct {
 
 const jobGroup = "job"
 
-// seldom are the groups that most machines tell nothing of. One that told
-// nothing is not asked for again before reconsider, or before the machine is
-// started anew.
+// seldom are the groups that most machines tell nothing of.
 const seldom = libvirt.DomainStatsIothread | libvirt.DomainStatsVm | libvirt.DomainStatsDirtyrate
 
 // bitsOf returns the groups of a class that are switched on.

@@ -12,6 +12,12 @@ import (
 // changed in place.
 func (vm *VM) join(process *VM) {
 	vm.Process = process.Process
+	if process.CPU.Time.Set {
+		vm.CPU.Time, vm.CPU.User, vm.CPU.System = process.CPU.Time, process.CPU.User, process.CPU.System
+	}
+	if process.Memory.Resident.Set {
+		vm.Memory.Resident = process.Memory.Resident
+	}
 	for _, cpu := range process.VCPUs {
 		at, found := slices.BinarySearchFunc(vm.VCPUs, cpu.Index, func(a VCPU, index uint32) int { return cmp.Compare(a.Index, index) })
 		if !found {
@@ -30,5 +36,14 @@ func (vm *VM) join(process *VM) {
 			continue
 		}
 		vm.Interfaces[at].Receive, vm.Interfaces[at].Transmit = nic.Receive, nic.Transmit
+	}
+}
+
+// uncount drops what the kernel counts of a machine but could not tell now. What
+// libvirt told may be as old as it likes, since it is asked for other things.
+func (vm *VM) uncount() {
+	vm.CPU.Time, vm.CPU.User, vm.CPU.System = Num{}, Num{}, Num{}
+	for i := range vm.VCPUs {
+		vm.VCPUs[i].Time, vm.VCPUs[i].Delay = Num{}, Num{}
 	}
 }

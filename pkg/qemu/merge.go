@@ -21,6 +21,7 @@ type entry struct {
 	definition              *Definition
 	agent                   Num
 	light, monitor, process *VM
+	counted                 bool // CPU times are the kernel's to tell
 	health                  Health
 }
 
@@ -63,7 +64,7 @@ func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Ti
 	for i := range light.vms {
 		vm := &light.vms[i]
 		e := entry{light: vm}
-		e.monitor, e.health = d.monitor.numbers(&light.refs[i], now)
+		e.monitor, e.health, e.counted = d.monitor.numbers(&light.refs[i], now)
 		e.definition, e.agent = d.control.about(&light.refs[i])
 		e.naming = identify(vm.Name, vm.Source, e.definition, in)
 		m.add(e, vm.UUID)
@@ -137,8 +138,11 @@ func (e *entry) copyTo(vm *VM) {
 	vm.KVM = refill(before.KVM, monitor.KVM)
 	vm.VCPUKVM = refill(before.VCPUKVM, monitor.VCPUKVM)
 	vm.Process, vm.Monitor = nil, e.health
-	if e.process != nil {
+	switch {
+	case e.process != nil:
 		vm.join(e.process)
+	case e.counted:
+		vm.uncount()
 	}
 }
 

@@ -34,40 +34,50 @@ type monitor struct {
 	begin  func(func()) bool
 	jobs   *jobs // nil: nobody wants to know; used by start only
 
-	mu     *sync.Mutex // of the collector, for all that follows
-	closed bool
-	guests map[[16]byte]*guest
-	lists  uint64 // lists of machines seen
-	queue  []*guest
-	head   int // of the queue: what is before has been taken
-	idle   []*call
-	busy   int // calls on their way, but for those that are late
-	late   int
-	hung   int    // machines with timeouts
-	round  *round // the last one begun
-	state  SourceState
+	control   *control
+	processes map[place]signs // the collector's, of the kernel class
+	mu        *sync.Mutex     // of the collector, for all that follows
+	closed    bool
+	guests    map[[16]byte]*guest
+	lists     uint64 // lists of machines seen
+	queue     []*guest
+	head      int // of the queue: what is before has been taken
+	idle      []*call
+	busy      int // calls on their way, but for those that are late
+	late      int
+	hung      int           // machines with timeouts
+	round     *round        // the last one begun
+	each      time.Duration // of the last round that ended: its time by machine
+	state     SourceState
 }
 
 // guest is one machine as the monitor class knows it.
 type guest struct {
-	ref         domainRef
-	seen        uint64 // number of the last list that had it
-	job         string
-	round       *round // nil while nothing is asked of it
-	last, spare reading
-	read        time.Time // when last was read
-	health      Health
-	timeouts    int // in a row
-	notBefore   time.Time
-	silent      libvirt.DomainStatsTypes // seldom groups that told nothing
-	reconsider  time.Time                // when they are asked for again
+	ref           domainRef
+	uuid          string
+	seen          uint64 // number of the last list that had it
+	job           string
+	counted       bool // the kernel class has known its process
+	silentBalloon bool // events tell of all that its balloon can tell
+	signs         signs
+	wanted        libvirt.DomainStatsTypes // of the round that it is in
+	urgent        bool                     // it has no numbers to serve meanwhile
+	round         *round                   // nil while nothing is asked of it
+	last, spare   reading
+	read          time.Time // when last was read
+	turns         [len(paced)]turn
+	health        Health
+	timeouts      int // in a row
+	notBefore     time.Time
 }
 
 // round is what one collection asked for.
 type round struct {
-	begun time.Time
-	left  int
-	done  chan struct{} // closed when all have answered
+	begun       time.Time
+	asked, left int
+	done        chan struct{} // closed when all have answered
+	urgent      int
+	served      chan struct{} // closed when all that are urgent have answered; nil when there are none
 }
 
 // call is a slot: a connection, and the call on it.
@@ -76,6 +86,7 @@ type call struct {
 	guest *guest
 	ref   domainRef // of the guest when the call began
 	bits  libvirt.DomainStatsTypes
+	saw   signs
 	job   string
 	since time.Time   // by the system's clock, as watch is
 	watch *time.Timer // goes off when the call is late
@@ -83,9 +94,9 @@ type call struct {
 	work  func()
 }
 
-func newMonitor(d *daemon, c *Collector) *monitor {
+func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 	m := &monitor{
-		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
+		daemon: d, control: control, processes: c.processes, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
 		groups: bitsOf(Monitor, c.opt.Groups), names: internTable(c.opt.KVMStats),
 		slots: c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
 		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
@@ -96,8 +107,9 @@ func newMonitor(d *daemon, c *Collector) *monitor {
 	return m
 }
 
-// start begins a round for the machines that the light class has just listed,
-// but for those that are being asked already and those in quarantine.
+// start begins a round for the machines that the light class has just listed
+// and of which a group's rest is over, but for those that are being asked
+// already and those in quarantine.
 func (m *monitor) start(refs []domainRef) {
 	if m.jobs != nil {
 		m.jobs.refresh(refs)
@@ -117,11 +129,14 @@ func (m *monitor) start(refs []domainRef) {
 	queued := len(m.queue)
 	for _, ref := range refs {
 		g := m.guests[ref.uuid]
-		if g.round == nil && !now.Before(g.notBefore) {
-			m.queue = append(m.queue, g)
-			g.round = m.roundAt(now)
-			g.round.left++
+		if g.round != nil || now.Before(g.notBefore) {
+			continue
 		}
+		if g.wanted = m.wanted(g, now); g.wanted == 0 {
+			continue
+		}
+		m.queue = append(m.queue, g)
+		m.join(g, now)
 	}
 	// The one that waited longest comes first: when a budget is too short for
 	// all of them, they take turns.
@@ -141,18 +156,19 @@ func (m *monitor) update(refs []domainRef) {
 	for _, ref := range refs {
 		g := m.guests[ref.uuid]
 		if g == nil {
-			g = &guest{health: Health{Reason: Pending}}
+			g = &guest{uuid: formatUUID("", ref.uuid), health: Health{Reason: Pending}}
 			g.last.names, g.spare.names = m.names, m.names
 			m.guests[ref.uuid] = g
 		} else if g.ref.number != ref.number {
 			// Another QEMU: what is known was the one's before.
 			g.forget()
-			g.silent = 0
+			g.counted = false
 			g.health, g.timeouts, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, time.Time{}
 		}
 		if g.ref, g.seen = ref, m.lists; m.jobs != nil {
 			g.job = m.jobs.of(ref.name)
 		}
+		m.observe(g)
 	}
 	for uuid, g := range m.guests {
 		if g.seen != m.lists && g.round == nil {
@@ -163,24 +179,51 @@ func (m *monitor) update(refs []domainRef) {
 	}
 }
 
-// roundAt returns the round that a machine joins: the last one, unless that
-// has ended or is late.
-func (m *monitor) roundAt(now time.Time) *round {
+// observe takes down the signs of a machine.
+func (m *monitor) observe(g *guest) {
+	if process, found := m.processes[place{m.daemon.target.pod, g.uuid}]; found {
+		g.signs, g.counted = process, true
+	} else {
+		g.signs = signs{}
+	}
+	g.silentBalloon = m.control.sign(&g.signs, &g.ref)
+}
+
+// join makes a machine part of the last round, or of a new one when that has
+// ended or is late.
+func (m *monitor) join(g *guest, now time.Time) {
 	if m.round == nil || m.round.left == 0 || now.Sub(m.round.begun) >= m.wait {
 		m.round = &round{begun: now, done: make(chan struct{})}
 	}
-	return m.round
+	g.round = m.round
+	g.round.asked++
+	g.round.left++
+	if g.urgent = g.timeouts == 0 && (len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge); g.urgent {
+		if g.round.urgent == 0 {
+			g.round.served = make(chan struct{})
+		}
+		g.round.urgent++
+	}
 }
 
-// pending returns a channel that is closed when the last round has ended; nil
-// means that there is nothing to wait for, or that it is late already.
-func (m *monitor) pending() <-chan struct{} {
+// pending returns channels that are closed when the last round has brought
+// what a scrape cannot do without, and when it has ended; nil means that there
+// is nothing to wait for, that it is late already, or for the second that it is
+// not expected to end within a tenth of the budget.
+func (m *monitor) pending() (served, done <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.round == nil || m.round.left == 0 || m.now().Sub(m.round.begun) >= m.wait {
-		return nil
+	r := m.round
+	if r == nil || r.left == 0 || m.now().Sub(r.begun) >= m.wait {
+		return nil, nil
 	}
-	return m.round.done
+	if r.urgent > 0 {
+		served = r.served
+	}
+	if m.each*time.Duration(r.left) <= m.wait/10 {
+		done = r.done
+	}
+	return served, done
 }
 
 // staff gives what is queued to calls, as many as may be on their way.
@@ -256,14 +299,10 @@ func (m *monitor) next(c *call) bool {
 		m.head++
 		if m.hung >= maxHung && g.timeouts == 0 {
 			g.health.Reason = TooManyHung
-			g.leave()
+			m.leave(g)
 			continue
 		}
-		c.guest, c.ref, c.job, c.since = g, g.ref, g.job, time.Now()
-		c.bits = m.groups &^ g.silent
-		if c.bits == 0 || g.silent != 0 && !m.now().Before(g.reconsider) {
-			c.bits = m.groups
-		}
+		c.guest, c.ref, c.bits, c.saw, c.job, c.since = g, g.ref, g.wanted, g.signs, g.job, time.Now()
 		return true
 	}
 	return false
@@ -304,25 +343,33 @@ func (m *monitor) finish(c *call, err error) {
 	g := c.guest
 	if m.daemon.life.Err() == nil {
 		if g.ref.number == c.ref.number {
-			m.store(g, c.bits, err)
+			m.store(g, c.bits, c.saw, err)
 		}
 		if reasonOf(err) != CallTimeout {
 			m.turn(err)
 		}
 	}
-	g.leave()
+	m.leave(g)
 }
 
 // leave ends a machine's part in its round.
-func (g *guest) leave() {
-	if g.round.left--; g.round.left == 0 {
-		close(g.round.done)
-	}
+func (m *monitor) leave(g *guest) {
+	r := g.round
 	g.round = nil
+	if g.urgent {
+		g.urgent = false
+		if r.urgent--; r.urgent == 0 {
+			close(r.served)
+		}
+	}
+	if r.left--; r.left == 0 {
+		m.each = m.now().Sub(r.begun) / time.Duration(r.asked)
+		close(r.done)
+	}
 }
 
 // store takes over what a machine's own call brought.
-func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, err error) {
+func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, saw signs, err error) {
 	now := m.now()
 	hung := g.timeouts > 0
 	switch {
@@ -330,19 +377,12 @@ func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, err error) {
 		g.forget()
 		return
 	case err == nil && !interrupted(&g.spare, asked):
-		silent := asked & seldom &^ told(&g.spare.vms[0])
-		if g.silent = g.silent&^asked | silent; silent != 0 {
-			g.reconsider = now.Add(reconsider)
-		}
+		m.took(g, asked, saw, now)
 		g.last, g.spare = g.spare, g.last
 		g.read, g.timeouts, g.notBefore = now, 0, time.Time{}
-		g.health.Reason, g.health.LastSuccess = Ready, now
+		g.health.Reason = Ready
 	case err == nil && !hung:
-		// Busy with something else: the reading before bridges that while it
-		// is young.
-		if now.Sub(g.health.LastSuccess) <= m.maxAge {
-			g.spare.carry(&g.last)
-		}
+		m.bridge(g, asked, now)
 		g.last, g.spare = g.spare, g.last
 		g.read, g.health.Reason = now, Busy
 	case err == nil:
@@ -371,26 +411,6 @@ func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, err error) {
 	}
 }
 
-// forget drops a machine's numbers, not their memory.
-func (g *guest) forget() { g.last.vms, g.last.unused = g.last.vms[:0], 0 }
-
-// reconsider is how long a group that told nothing is left out.
-const reconsider = 5 * time.Minute
-
-// told returns which of the seldom groups a machine has told something of.
-func told(vm *VM) (bits libvirt.DomainStatsTypes) {
-	if len(vm.IOThreads) > 0 {
-		bits |= libvirt.DomainStatsIothread
-	}
-	if len(vm.KVM) > 0 {
-		bits |= libvirt.DomainStatsVm
-	}
-	if vm.DirtyRate.State != "" && vm.DirtyRate.State != DirtyRateUnstarted {
-		bits |= libvirt.DomainStatsDirtyrate
-	}
-	return bits
-}
-
 // interrupted reports whether libvirt left out what needs the machine's job
 // lock, although the machine runs: it tells nothing of memory then that QEMU
 // would have to be asked for, nor of any disk.
@@ -405,21 +425,6 @@ func interrupted(r *reading, asked libvirt.DomainStatsTypes) bool {
 		return !slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Read.Requests.Set })
 	}
 	return false
-}
-
-// carry completes an interrupted reading from the one before.
-func (r *reading) carry(before *reading) {
-	if len(before.vms) == 0 {
-		return
-	}
-	now, old := &r.vms[0], &before.vms[0]
-	now.Memory, now.DirtyRate = old.Memory, old.DirtyRate
-	now.Blocks, old.Blocks = old.Blocks, now.Blocks
-	now.BlockTimes, old.BlockTimes = old.BlockTimes, now.BlockTimes
-	now.BlockBins, old.BlockBins = old.BlockBins, now.BlockBins
-	now.IOThreads, old.IOThreads = old.IOThreads, now.IOThreads
-	now.KVM, old.KVM = old.KVM, now.KVM
-	now.VCPUKVM, old.VCPUKVM = old.VCPUKVM, now.VCPUKVM
 }
 
 // fail says that nothing was asked, because the light class failed.
@@ -468,21 +473,21 @@ func (m *monitor) health() SourceState {
 	return s
 }
 
-// numbers returns what is known of a machine, or nil, and how it is. m.mu is
-// held.
-func (m *monitor) numbers(ref *domainRef, now time.Time) (*VM, Health) {
+// numbers returns what is known of a machine, or nil, how it is, and whether
+// its CPU time is the kernel's to tell. m.mu is held.
+func (m *monitor) numbers(ref *domainRef, now time.Time) (vm *VM, health Health, counted bool) {
 	g := m.guests[ref.uuid]
 	if g == nil {
-		return nil, Health{}
+		return nil, Health{}, false
 	}
-	health := g.health
+	health = g.health
 	if !health.LastSuccess.IsZero() {
 		health.Age = Some(uint64(max(0, now.Sub(health.LastSuccess))))
 	}
 	if len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge {
-		return nil, health
+		return nil, health, g.counted
 	}
-	return &g.last.vms[0], health
+	return &g.last.vms[0], health, g.counted
 }
 
 // stop makes the end known. Calls on their way end with the daemon's life.

@@ -259,6 +259,7 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulato
 	if vm.Name == "" {
 		vm.Name = "pid:" + strconv.Itoa(e.pid)
 	}
+	now.count(vm)
 	p.PID, p.Start, p.Threads = e.pid, s.startTime(e.start), e.roles
 	p.MinorFaults, p.MajorFaults = Some(now.minor), Some(now.major)
 	if data, err := s.readFile(e.status); err == nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 )
 
 // stat is what /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)): of a
@@ -15,6 +16,7 @@ type stat struct {
 	user, system uint64 // ticks of 10 ms
 	threads      uint64 // of the process, alive
 	start        uint64 // ticks since the machine's boot
+	resident     uint64 // pages
 }
 
 // parseStat reads /proc/PID/stat. The second field is in parentheses and may
@@ -30,7 +32,7 @@ func parseStat(data []byte) (stat, error) {
 		return stat{}, errors.New("want a state after the name")
 	}
 	s.state, rest = rest[0], rest[1:]
-	for field := 4; field <= 22; field++ { // numbered as in proc(5)
+	for field := 4; field <= 24; field++ { // numbered as in proc(5)
 		rest = bytes.TrimLeft(rest, " ")
 		if len(rest) > 0 && rest[0] == '-' {
 			rest = rest[1:] // the terminal and the priority may be negative
@@ -53,9 +55,19 @@ func parseStat(data []byte) (stat, error) {
 			s.threads = value
 		case 22:
 			s.start = value
+		case 24:
+			s.resident = value
 		}
 	}
 	return s, nil
+}
+
+// count gives a machine what libvirt reads in the same file: CPU time, where
+// the machine has no control group of its own, and resident memory, which is
+// a little less exact here than in /proc/PID/status.
+func (s *stat) count(vm *VM) {
+	vm.CPU = CPU{Time: Some((s.user + s.system) * uint64(tick)), User: Some(s.user * uint64(tick)), System: Some(s.system * uint64(tick))}
+	vm.Memory.Resident = Some(s.resident * uint64(os.Getpagesize()))
 }
 
 // parseSchedstat reads how long a thread was runnable without a CPU, in

@@ -22,7 +22,8 @@ type Definition struct {
 
 	nova          bool // OpenStack's metadata is there, with:
 	project, name string
-	agent         Num // as Agent of VM
+	agent         Num    // as Agent of VM
+	memoryPeriod  uint32 // seconds between the memory statistics of the guest; 0: there are none
 }
 
 // DiskDevice is one disk of a machine.
@@ -94,6 +95,11 @@ type (
 			Interfaces  bounded[interfaceXML] `xml:"interface"`
 			HostDevices bounded[hostDevXML]   `xml:"hostdev"`
 			Channels    bounded[channelXML]   `xml:"channel"`
+			Balloon     struct {
+				Stats struct {
+					Period uint32 `xml:"period,attr"`
+				} `xml:"stats"`
+			} `xml:"memballoon"`
 		} `xml:"devices"`
 	}
 	// metadataXML is what one application noted: OpenStack or libosinfo.
@@ -177,7 +183,7 @@ func parseDefinition(data []byte) (*Definition, error) {
 	}
 	d := &Definition{
 		Machine: boundName(domain.OS.Machine), Architecture: boundName(domain.OS.Architecture),
-		IOThreads: int(domain.IOThreads),
+		IOThreads: int(domain.IOThreads), memoryPeriod: domain.Devices.Balloon.Stats.Period,
 	}
 	d.noteMetadata(domain.Metadata.Applications)
 	for _, disk := range domain.Devices.Disks {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
@@ -113,14 +114,15 @@ func TestCluster(t *testing.T) {
 			must(t, node.found(ctx, "kubelet/registration", "kubelet/mount-propagation", "runtime/cri", "cni/network", "cni/plugins", "cni/multus", "devices/tun"))
 		}
 	})
-	step(t, c, "Prometheus scrapes them", func(t *testing.T, ctx context.Context) { c.scraped(t, ctx) })
-	step(t, c, "a pod gets a second interface through a rendered definition", func(t *testing.T, ctx context.Context) { c.secondInterface(t, ctx) })
-	step(t, c, "a new image is rolled out", func(t *testing.T, ctx context.Context) {
-		patch := []byte(`{"spec": {"template": {"spec": {"containers": [{"name": "nodeagent", "image": "localhost/nodeagent:next"}]}}}}`)
-		_, err := c.Client.AppsV1().DaemonSets(manifests.Namespace).Patch(ctx, "nodeagent", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
-		must(t, err)
-		must(t, c.rolledOut(ctx, "localhost/nodeagent:next"))
+	step(t, c, "labels, conditions and a NodeVirtualization appear", func(t *testing.T, ctx context.Context) {
+		for _, node := range c.Nodes {
+			must(t, c.published(ctx, node.Name))
+		}
 	})
+	step(t, c, "Prometheus scrapes them", func(t *testing.T, ctx context.Context) { c.scraped(t, ctx) })
+	step(t, c, "a HostNetwork gives a pod on a labelled node a second interface", func(t *testing.T, ctx context.Context) { c.secondInterface(t, ctx) })
+	step(t, c, "a new image is rolled out, and no label is lost", func(t *testing.T, ctx context.Context) { c.rollOut(t, ctx) })
+	step(t, c, "a deleted HostNetwork is undone", func(t *testing.T, ctx context.Context) { c.networkUndone(t, ctx) })
 	step(t, c, "kustomize removes it", func(t *testing.T, ctx context.Context) {
 		must(t, c.Delete(ctx, objects...))
 		c.nothingLeft(t, ctx)
@@ -136,6 +138,72 @@ func TestCluster(t *testing.T) {
 		}
 		c.nothingLeft(t, ctx)
 	})
+}
+
+// ours are the labels of a node that the agent has written.
+func ours(node *corev1.Node) map[string]string {
+	labels := maps.Clone(node.Labels)
+	maps.DeleteFunc(labels, func(key, _ string) bool { return !strings.HasPrefix(key, "virtnode.io/") })
+	return labels
+}
+
+// published waits until the agent has said in the cluster what it found.
+func (c *Cluster) published(ctx context.Context, name string) error {
+	return hosttest.Poll(ctx, "what the agent publishes of "+name, func() (bool, error) {
+		node, err := c.Client.CoreV1().Nodes().Get(ctx, name, metav1.GetOptions{})
+		if err != nil {
+			return false, err
+		}
+		judged := slices.ContainsFunc(node.Status.Conditions, func(condition corev1.NodeCondition) bool {
+			return condition.Type == "VirtualizationReady" && condition.Reason != ""
+		})
+		body, err := c.Client.Discovery().RESTClient().Get().AbsPath("/apis/virtnode.io/v1alpha1/nodevirtualizations", name).DoRaw(ctx)
+		return judged && len(ours(node)) > 0 && err == nil && strings.Contains(string(body), `"findings"`), nil
+	})
+}
+
+// rollOut replaces the agents and holds the labels of every version of the
+// nodes meanwhile against those from before.
+func (c *Cluster) rollOut(t *testing.T, ctx context.Context) {
+	t.Helper()
+	nodes, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
+	must(t, err)
+	before := make(map[string]map[string]string)
+	for i := range nodes.Items {
+		before[nodes.Items[i].Name] = ours(&nodes.Items[i])
+	}
+	changes, err := c.Client.CoreV1().Nodes().Watch(ctx, metav1.ListOptions{ResourceVersion: nodes.ResourceVersion})
+	must(t, err)
+	defer changes.Stop()
+	patch := []byte(`{"spec": {"template": {"spec": {"containers": [{"name": "nodeagent", "image": "localhost/nodeagent:next"}]}}}}`)
+	_, err = c.Client.AppsV1().DaemonSets(manifests.Namespace).Patch(ctx, "nodeagent", types.StrategicMergePatchType, patch, metav1.PatchOptions{})
+	must(t, err)
+	must(t, c.rolledOut(ctx, "localhost/nodeagent:next"))
+	// A mark of our own is the last change that is of interest.
+	for name := range before {
+		_, err := c.Client.CoreV1().Nodes().Patch(ctx, name, types.MergePatchType, []byte(`{"metadata": {"labels": {"example/mark": "set"}}}`), metav1.PatchOptions{})
+		must(t, err)
+	}
+	for marked, all := 0, len(before); marked < all; {
+		select {
+		case <-ctx.Done():
+			t.Fatal("the watch of nodes does not come to the mark")
+		case change := <-changes.ResultChan():
+			node, isNode := change.Object.(*corev1.Node)
+			if !isNode {
+				t.Fatalf("the watch of nodes ended: %+v", change.Object)
+			}
+			for key, value := range before[node.Name] {
+				if node.Labels[key] != value {
+					t.Errorf("label %s of %s went from %q to %q", key, node.Name, value, node.Labels[key])
+				}
+			}
+			if node.Labels["example/mark"] != "" && before[node.Name] != nil {
+				marked++
+				before[node.Name] = nil
+			}
+		}
+	}
 }
 
 // rolledOut waits until every node has a ready agent of the image.

@@ -20,6 +20,10 @@ import (
 	"github.com/virtnode/nodeagent/test/prometheus"
 )
 
+// maxAge is shorter than the agent's own, so that every machine is asked anew
+// every few seconds, however still it stands.
+const maxAge = 6 * time.Second
+
 // collector runs the agent's collector on this machine's /proc and on the
 // bed's libvirtd.
 func collector(t *testing.T, host *libvirt.Host, opt qemu.Options) *qemu.Collector {
@@ -29,6 +33,9 @@ func collector(t *testing.T, host *libvirt.Host, opt qemu.Options) *qemu.Collect
 		t.Fatal(err)
 	}
 	opt.Root, opt.URIs = root, []string{host.URI()}
+	if opt.MaxAge == 0 {
+		opt.MaxAge = maxAge
+	}
 	c, err := qemu.New(opt)
 	if err != nil {
 		t.Fatal(err)
@@ -94,12 +101,12 @@ func eventually(t *testing.T, what string, met func() error) {
 	}
 }
 
-// fresh collects until all classes were read for this scrape.
+// fresh collects until all numbers were read since it began.
 func fresh(t *testing.T, c *qemu.Collector) *qemu.Snapshot {
 	t.Helper()
 	var s *qemu.Snapshot
+	start := time.Now()
 	eventually(t, "a reading of libvirt", func() error {
-		start := time.Now()
 		s = c.Collect(t.Context())
 		for _, class := range []qemu.Class{qemu.Kernel, qemu.Light, qemu.Monitor} {
 			if state := health(s, class); !state.Up() || state.LastSuccess.Before(start) {

@@ -114,13 +114,17 @@ func newFleet(t *testing.T, options libvirt.Options, domains ...libvirt.Domain) 
 	return f
 }
 
-// callTimeout is shorter than the agent's own, so that tests are.
-const callTimeout = 2 * time.Second
+// These are shorter than the agent's own, so that tests are: until a call is
+// given up, and until a machine is asked again that stands still.
+const (
+	callTimeout = 2 * time.Second
+	maxAge      = 6 * time.Second
+)
 
 // startAgent runs the agent on libvirt daemons.
 func startAgent(t *testing.T, config string, uris ...string) *exporter.Process {
 	t.Helper()
-	return startAgentIn(t, exporter.AgentOptions{URIs: uris, Config: fmt.Sprintf("telemetry:\n  callTimeout: %v\n%s", callTimeout, config)})
+	return startAgentIn(t, exporter.AgentOptions{URIs: uris, Config: fmt.Sprintf("telemetry:\n  callTimeout: %v\n  maxAge: %v\n%s", callTimeout, maxAge, config)})
 }
 
 func startAgentIn(t *testing.T, options exporter.AgentOptions) *exporter.Process {

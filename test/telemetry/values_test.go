@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/virtnode/nodeagent/test/exporter"
 	"github.com/virtnode/nodeagent/test/libvirt"
@@ -82,30 +83,30 @@ func crash(t *testing.T, host *libvirt.Host, domain string) {
 	})
 }
 
-// between scrapes between two looks of virsh, once every source was read for
-// this scrape.
+// between scrapes between two looks of virsh, until every source was read in
+// between.
 func between(t *testing.T, f *fleet, agent *exporter.Process, domain string) (before map[string]string, page *exporter.Page, after map[string]string) {
 	t.Helper()
 	groups := []string{"state", "cpu-total", "balloon", "vcpu", "interface", "block"}
-	eventually(t, "a page made for its scrape", func() error {
-		var err error
-		before, err = f.Stats(t.Context(), domain, groups...)
-		must(t, err)
+	before, err := f.Stats(t.Context(), domain, groups...)
+	must(t, err)
+	start := time.Now()
+	eventually(t, "a page made since then", func() error {
+		asked := time.Now()
 		page = scrape(t, agent)
 		for _, age := range page.Select("virtnode_source_age_seconds") {
-			// Older than the scrape is what the scrape did not wait for.
 			read := slices.Contains([]string{kernel, light, monitor}, age.Labels["class"])
-			if read && age.Value > page.Took.Seconds() {
+			if read && age.Value > asked.Sub(start).Seconds() {
 				return fmt.Errorf("%s is %v", age.Key(), age.Value)
 			}
 		}
 		if len(page.Select("virtnode_source_up")) < 3 {
 			return fmt.Errorf("sources: %+v", page.Select("virtnode_source_up"))
 		}
-		after, err = f.Stats(t.Context(), domain, groups...)
-		must(t, err)
 		return nil
 	})
+	after, err = f.Stats(t.Context(), domain, groups...)
+	must(t, err)
 	return before, page, after
 }
 
