@@ -125,6 +125,10 @@ func TestCluster(t *testing.T) {
 	step(t, c, "a deleted HostNetwork is undone", func(t *testing.T, ctx context.Context) { c.networkUndone(t, ctx) })
 	step(t, c, "kustomize removes it", func(t *testing.T, ctx context.Context) {
 		must(t, c.Delete(ctx, objects...))
+		out, err := exec.CommandContext(ctx, hosttest.BuildAgent(t), "uninstall", "--kubeconfig", c.Kubeconfig).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
 		c.nothingLeft(t, ctx)
 	})
 	step(t, c, "Helm installs it, tests it and removes it", func(t *testing.T, ctx context.Context) {
@@ -133,6 +137,11 @@ func TestCluster(t *testing.T) {
 			{"test", "nodeagent", "--timeout", "1m"},
 			{"uninstall", "nodeagent", "--wait", "--timeout", "1m"},
 		} {
+			if args[0] == "uninstall" {
+				for _, node := range c.Nodes {
+					must(t, c.published(ctx, node.Name))
+				}
+			}
 			_, err := manifests.Helm(ctx, c.Kubeconfig, append(args, "--namespace", manifests.Namespace)...)
 			must(t, err)
 		}
@@ -321,7 +330,10 @@ func (c *Cluster) left(ctx context.Context) ([]string, error) {
 				continue // a kind that has just gone
 			}
 			var items struct {
-				Items []struct{ Metadata metav1.ObjectMeta }
+				Items []struct {
+					Metadata metav1.ObjectMeta
+					Status   struct{ Conditions []struct{ Type string } }
+				}
 			}
 			if err := json.Unmarshal(body, &items); err != nil {
 				return nil, err
@@ -334,6 +346,11 @@ func (c *Cluster) left(ctx context.Context) ([]string, error) {
 				for key := range item.Metadata.Labels {
 					if resource.Kind == "Node" && strings.HasPrefix(key, "virtnode.io/") {
 						left = append(left, "label "+key+" of "+name)
+					}
+				}
+				for _, condition := range item.Status.Conditions {
+					if resource.Kind == "Node" && slices.Contains([]string{"VirtualizationReady", "HostNetworkReady"}, condition.Type) {
+						left = append(left, "condition "+condition.Type+" of "+name)
 					}
 				}
 			}
