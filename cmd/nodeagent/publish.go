@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/node"
@@ -51,7 +52,25 @@ func (d *daemon) startPublish(c config.Kubernetes, custom []node.Custom) {
 	if state, probed := d.loop.State(); probed {
 		d.publishLook(state)
 	}
+	if told := d.networks.Load(); told != nil {
+		p.ObserveNetworks(told.reports, told.managed)
+	}
 	d.tasks.Start(agent.Task{Name: "publish", Run: p.Run})
+}
+
+// publishNetworks hands on what became of the cluster's HostNetworks, and keeps
+// it for a publisher that comes later.
+func (d *daemon) publishNetworks(reports []v1alpha1.NetworkReport, managed bool) {
+	d.networks.Store(&networksTold{reports, managed})
+	if p := d.publishing.Load(); p != nil {
+		p.publisher.ObserveNetworks(reports, managed)
+	}
+}
+
+// networksTold is what was told of HostNetworks last.
+type networksTold struct {
+	reports []v1alpha1.NetworkReport
+	managed bool
 }
 
 // publishLook hands a look at the host on.

@@ -79,6 +79,7 @@ type daemon struct {
 	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
 	publishing atomic.Pointer[publishing] // nil: nothing is published
+	networks   atomic.Pointer[networksTold]
 
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.

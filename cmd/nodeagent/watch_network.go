@@ -37,6 +37,9 @@ func (d *daemon) startNetwork(whole config.Config) {
 		if err != nil {
 			return err
 		}
+		if cluster == nil {
+			d.publishNetworks(nil, false)
+		}
 		if _, err := os.Stat(c.StateDirectory); cluster == nil && len(c.Policies) == 0 && errors.Is(err, fs.ErrNotExist) {
 			ready()
 			<-ctx.Done()
@@ -89,7 +92,7 @@ func (d *daemon) hostNetworks(c config.Config) (*node.HostNetworks, error) {
 	if err != nil {
 		return nil, err
 	}
-	return node.NewHostNetworks(way, name, func([]v1alpha1.NetworkReport) {}, d.log)
+	return node.NewHostNetworks(way, name, func(reports []v1alpha1.NetworkReport) { d.publishNetworks(reports, true) }, d.log)
 }
 
 // networkState is what metrics tell of the network, nil while it is left alone.

@@ -61,7 +61,7 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig")
+			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig, or with --kubeconfig")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("find the cluster: %w", err)

@@ -55,12 +55,12 @@ func differences(w wanted, is found, now time.Time) ([]write, []clash) {
 	owned := ownersOf(is.node.ManagedFields)
 	labels, clashes, differ := labelsToApply(w.labels, is.node.Labels, owned.labels)
 	if differ {
-		writes = append(writes, write{writesLabels, nodeBody(is.node, "metadata", labels)})
+		writes = append(writes, labelsOf(is.node, labels))
 	}
 	conditions, more, differ := conditionsToApply(w.conditions, is.node.Status.Conditions, owned.conditions, now)
 	clashes = append(clashes, more...)
 	if differ {
-		writes = append(writes, write{writesConditions, nodeBody(is.node, "status", conditions)})
+		writes = append(writes, conditionsOf(is.node, conditions))
 	}
 	if !is.objects {
 		return writes, clashes
@@ -172,15 +172,29 @@ func stamp(at time.Time) metav1.Time { return metav1.NewTime(at.UTC().Truncate(t
 
 // nodeBody names the very Node that was looked at: one of the same name that
 // has taken its place is not meant, and none is to be made.
-func nodeBody(node *corev1.Node, part string, content any) map[string]any {
-	metadata := map[string]any{"name": node.Name, "uid": node.UID}
-	body := map[string]any{"apiVersion": "v1", "kind": "Node", "metadata": metadata}
-	if part == "metadata" {
-		metadata["labels"] = content
-	} else {
-		body["status"] = map[string]any{"conditions": content}
+func nodeBody(node *corev1.Node) (body, metadata map[string]any) {
+	metadata = map[string]any{"name": node.Name, "uid": node.UID}
+	return map[string]any{"apiVersion": "v1", "kind": "Node", "metadata": metadata}, metadata
+}
+
+// labelsOf applies labels. What is empty is left out: to apply an empty map is
+// to own it.
+func labelsOf(node *corev1.Node, labels map[string]string) write {
+	body, metadata := nodeBody(node)
+	if len(labels) > 0 {
+		metadata["labels"] = labels
 	}
-	return body
+	return write{writesLabels, body}
+}
+
+// conditionsOf applies conditions. What is empty is left out: to apply an empty
+// list is to take away everybody's.
+func conditionsOf(node *corev1.Node, conditions []corev1.NodeCondition) write {
+	body, _ := nodeBody(node)
+	if len(conditions) > 0 {
+		body["status"] = map[string]any{"conditions": conditions}
+	}
+	return write{writesConditions, body}
 }
 
 func objectBody(name string, metadata map[string]any, status *v1alpha1.NodeVirtualizationStatus) map[string]any {

@@ -142,3 +142,15 @@ func FuzzOwners(f *testing.F) {
 		}
 	})
 }
+
+// TestNothingIsAppliedAsNothing holds that what the agent gives up is left out:
+// an empty list of conditions would take away the kubelet's.
+func TestNothingIsAppliedAsNothing(t *testing.T) {
+	node := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "a", UID: "1"}}
+	for _, w := range []write{labelsOf(node, map[string]string{}), conditionsOf(node, []corev1.NodeCondition{})} {
+		text, err := json.Marshal(w.body)
+		if err != nil || string(text) != `{"apiVersion":"v1","kind":"Node","metadata":{"name":"a","uid":"1"}}` {
+			t.Errorf("%s: %s, %v", w.what, text, err)
+		}
+	}
+}

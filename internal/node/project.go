@@ -25,15 +25,6 @@ const (
 type Look struct {
 	Report kvmcheck.Report
 	Custom []Custom
-	// Networks says what became of the HostNetworks of the node; nil where
-	// nobody looks after them.
-	Networks *Networks
-}
-
-// Networks is what is known of the HostNetworks of a node.
-type Networks struct {
-	Known   bool // whether the reports say all there is
-	Reports []v1alpha1.NetworkReport
 }
 
 // Custom is a label of the user's own, by the name that stands after its prefix.
@@ -60,28 +51,9 @@ func Labels(look Look) []Label {
 		answer := row.of(facts)
 		all = append(all, Label{Prefix + row.name, answer.value, answer.known})
 	}
-	all = append(all, networkLabels(look.Networks)...)
 	for _, custom := range look.Custom {
 		value, known, _ := custom.Value(look.Report.Facts)
 		all = append(all, Label{customPrefix + custom.Name(), labelValue(value), known})
-	}
-	return all
-}
-
-// networkLabels has a label for each logical network whose interface is ready.
-func networkLabels(networks *Networks) []Label {
-	if networks == nil {
-		return nil
-	}
-	var all []Label
-	for _, report := range networks.Reports {
-		for _, link := range report.Interfaces {
-			value := ""
-			if link.Ready {
-				value = yes
-			}
-			all = append(all, Label{networkPrefix + link.Name, value, networks.Known})
-		}
 	}
 	return all
 }
@@ -93,7 +65,7 @@ type truth struct {
 	conditions held[Condition]
 	findings   held[v1alpha1.NodeFinding]
 	pfs        held[[]v1alpha1.PhysicalFunction]
-	networks   []v1alpha1.NetworkReport
+	network    networkTruth
 	order      []string // of the findings
 	agent      string
 	seen       bool // whether there was a look at all
@@ -121,9 +93,9 @@ func Ready(look Look) Condition {
 // observe returns the truth after a look.
 func (t truth) observe(look Look) truth {
 	at := look.Report.Time
-	next := truth{agent: look.Report.Agent, seen: true}
-	next.labels = t.labels.observe(at, t.proposedLabels(look))
-	next.conditions = t.conditions.observe(at, t.proposedConditions(look))
+	next := truth{agent: look.Report.Agent, seen: true, network: t.network}
+	next.labels = t.labels.observe(at, proposedLabels(Labels(look)))
+	next.conditions = t.conditions.observe(at, []proposal[Condition]{proposedCondition(VirtualizationReady, virtualizationReady(look.Report))})
 	var findings []proposal[v1alpha1.NodeFinding]
 	for i := range look.Report.Findings {
 		findings = append(findings, proposedFinding(&look.Report.Findings[i]))
@@ -131,19 +103,12 @@ func (t truth) observe(look Look) truth {
 	}
 	next.findings = t.findings.observe(at, findings)
 	next.pfs = t.pfs.observe(at, []proposal[[]v1alpha1.PhysicalFunction]{proposedPFs(look.Report.Facts)})
-	switch {
-	case look.Networks == nil:
-	case look.Networks.Known:
-		next.networks = look.Networks.Reports
-	default:
-		next.networks = t.networks
-	}
 	return next
 }
 
-func (t truth) proposedLabels(look Look) []proposal[struct{}] {
+func proposedLabels(labels []Label) []proposal[struct{}] {
 	var all []proposal[struct{}]
-	for _, label := range Labels(look) {
+	for _, label := range labels {
 		p := proposal[struct{}]{key: label.Key, value: label.Value, pace: early}
 		switch {
 		case !label.Known:
@@ -154,20 +119,6 @@ func (t truth) proposedLabels(look Look) []proposal[struct{}] {
 			p.pace = slow
 		}
 		all = append(all, p)
-	}
-	// Where the networks are not known, those that there were are not gone.
-	for key := range t.labels {
-		if strings.HasPrefix(key, networkPrefix) && look.Networks != nil && !look.Networks.Known {
-			all = append(all, proposal[struct{}]{key: key, pace: keep})
-		}
-	}
-	return all
-}
-
-func (t truth) proposedConditions(look Look) []proposal[Condition] {
-	all := []proposal[Condition]{proposedCondition(VirtualizationReady, virtualizationReady(look.Report))}
-	if look.Networks != nil {
-		all = append(all, proposedCondition(HostNetworkReady, hostNetworkReady(*look.Networks)))
 	}
 	return all
 }
@@ -209,29 +160,6 @@ func virtualizationReady(report kvmcheck.Report) Condition {
 		c.Reason = reasons[0]
 	}
 	return c
-}
-
-// hostNetworkReady is True when all policies hold.
-func hostNetworkReady(networks Networks) Condition {
-	if !networks.Known {
-		return Condition{Status: "Unknown", Reason: "ReadFailed", Message: "the host's network could not be looked at"}
-	}
-	var failing []string
-	reason := ""
-	for _, report := range networks.Reports {
-		if report.State != "Converged" {
-			failing = append(failing, fmt.Sprintf("%s: %s: %s", report.Policy, report.State, report.Message))
-			reason = cmp.Or(reason, report.State)
-		}
-	}
-	switch {
-	case len(failing) > 0:
-		return Condition{Status: "False", Reason: reason, Message: clip(strings.Join(failing, "; "), mostMessage)}
-	case len(networks.Reports) == 0:
-		return Condition{Status: "True", Reason: "NoPolicy", Message: "no HostNetwork is for this node"}
-	default:
-		return Condition{Status: "True", Reason: "Converged", Message: fmt.Sprintf("%d HostNetworks hold", len(networks.Reports))}
-	}
 }
 
 // Bounds of what a host can make the agent publish.
@@ -309,11 +237,11 @@ type wanted struct {
 // want turns the truth into objects.
 func (t truth) want() wanted {
 	w := wanted{labels: make(map[string]string)}
-	keys := t.labels.keys()
+	keys := append(t.labels.keys(), t.network.labels.keys()...)
 	slices.SortStableFunc(keys, func(a, b string) int { return cmp.Compare(rank(a), rank(b)) })
 	size := 0
 	for _, key := range keys {
-		value := t.labels[key].value
+		value := t.labels[key].value + t.network.labels[key].value // one of them has it
 		size += len(key) + len(value)
 		if len(w.labels) == mostLabels || size > mostBytes || len(key) > len(Prefix)+mostValue {
 			w.cut = append(w.cut, key)
@@ -324,6 +252,9 @@ func (t truth) want() wanted {
 	for _, kind := range t.conditions.keys() {
 		w.conditions = append(w.conditions, t.conditions[kind].of)
 	}
+	for _, kind := range t.network.conditions.keys() {
+		w.conditions = append(w.conditions, t.network.conditions[kind].of)
+	}
 	w.status = t.status(w)
 	return w
 }
@@ -332,7 +263,7 @@ func (t truth) status(w wanted) v1alpha1.NodeVirtualizationStatus {
 	ready := t.conditions[VirtualizationReady].of
 	status := v1alpha1.NodeVirtualizationStatus{
 		Agent: t.agent, Verdict: map[string]string{"True": "Ready", "False": "NotReady"}[ready.Status],
-		Reasons: ready.reasons, FactsDigest: digest(w.labels), PFs: t.pfs["pfs"].of, Networks: t.networks,
+		Reasons: ready.reasons, FactsDigest: digest(w.labels), PFs: t.pfs["pfs"].of, Networks: t.network.reports,
 	}
 	status.Verdict = cmp.Or(status.Verdict, "Unknown")
 	for _, key := range slices.Concat(t.order, missing(t.findings.keys(), t.order)) {

@@ -114,40 +114,46 @@ func TestWhatWasPublishedBeforeARestartHolds(t *testing.T) {
 }
 
 func TestNetworks(t *testing.T) {
-	report := func(state string, ready bool) *Networks {
-		return &Networks{Known: true, Reports: []v1alpha1.NetworkReport{{
-			Policy: "storage", State: state, Message: "because", Interfaces: []v1alpha1.InterfaceReport{{Name: "stor0", Ready: ready}},
-		}}}
+	report := func(state string, ready bool) []v1alpha1.NetworkReport {
+		return []v1alpha1.NetworkReport{{Policy: "storage", State: state, Message: "because", Interfaces: []v1alpha1.InterfaceReport{{Name: "stor0", Ready: ready}}}}
 	}
-	look := lookAt(t, "vm-kvm")
-	s := &story{step: 31 * time.Second}
-	of := func(networks *Networks) (Condition, bool) {
-		look.Networks = networks
-		w := s.look(look)
-		_, labelled := w.labels["virtnode.io/network.stor0"]
-		for _, c := range w.conditions {
-			if c.Type == HostNetworkReady {
-				return c, labelled
-			}
-		}
-		return Condition{}, labelled
-	}
+	unread := []v1alpha1.NetworkReport{{Policy: "storage", State: v1alpha1.NetworkFailed, Message: "because"}}
+	host := truth{}.observe(lookAt(t, "vm-kvm"))
+	at := hosttest.Time()
 	for i, test := range []struct {
-		networks *Networks
+		reports  []v1alpha1.NetworkReport
+		managed  bool
 		want     string
 		labelled bool
 	}{
-		{nil, "/", false},
-		{&Networks{Known: true}, "True/NoPolicy", false},
-		{report("Converged", true), "True/Converged", true},
-		{report("Drifted", false), "True/Converged", true},
-		{&Networks{}, "True/Converged", true},
-		{report("Drifted", false), "True/Converged", true},
-		{report("Drifted", false), "True/Converged", true}, // the unknown broke the row
-		{report("Drifted", false), "False/Drifted", false},
-		{report("Converged", true), "True/Converged", true},
+		{nil, false, "/", false},
+		{nil, true, "True/NoPolicy", false},
+		{report("Converged", true), true, "True/Converged", true},
+		{report("Drifted", false), true, "True/Converged", true},
+		{unread, true, "True/Converged", true},
+		{report("Drifted", false), true, "True/Converged", true}, // the unknown broke the row
+		{report("Drifted", false), true, "True/Converged", true},
+		{report("Drifted", false), true, "False/Drifted", false},
+		{report("Converged", true), true, "True/Converged", true},
+		{unread, true, "True/Converged", true},
+		{unread, true, "True/Converged", true},
+		{unread, true, "Unknown/Failed", true},
+		{report("Restored", false), true, "True/NoPolicy", true},
+		{nil, false, "True/NoPolicy", true},
+		{nil, false, "True/NoPolicy", false},
+		{nil, false, "/", false},
 	} {
-		if c, labelled := of(test.networks); c.value() != test.want || labelled != test.labelled {
+		host.network = host.network.observe(at, test.reports, test.managed)
+		at = at.Add(31 * time.Second)
+		w := host.want()
+		_, labelled := w.labels["virtnode.io/network.stor0"]
+		var c Condition
+		for _, one := range w.conditions {
+			if one.Type == HostNetworkReady {
+				c = one
+			}
+		}
+		if c.value() != test.want || labelled != test.labelled || len(w.status.Networks) != len(test.reports) {
 			t.Errorf("step %d: %s, label %v; want %s, %v", i, c.value(), labelled, test.want, test.labelled)
 		}
 	}

@@ -70,9 +70,10 @@ type Publisher struct {
 
 	mu       sync.Mutex
 	truth    truth
-	seeded   bool  // truth holds what was published before
-	latest   *Look // until then
-	kindless bool  // the kind NodeVirtualization could not be looked at
+	seeded   bool          // truth holds what was published before
+	latest   *Look         // until then
+	networks *networksTold // nil: nothing is known of them
+	kindless bool          // the kind NodeVirtualization could not be looked at
 	state    State
 	said     map[string]string // by part: the reason of the failure that was logged
 	clashes  map[string]clash  // by field
@@ -105,11 +106,40 @@ func (p *Publisher) Observe(look Look) {
 	p.mu.Lock()
 	if p.seeded {
 		p.truth = p.truth.observe(look)
+		p.lookAtNetworks()
 	} else {
 		p.latest = &look
 	}
 	p.mu.Unlock()
 	p.awake()
+}
+
+// networksTold is what was told of the HostNetworks of the node.
+type networksTold struct {
+	reports []v1alpha1.NetworkReport
+	managed bool
+}
+
+// ObserveNetworks tells what became of the HostNetworks of the node; managed
+// is false where nobody looks after them. Until it was told, what was
+// published before stays.
+func (p *Publisher) ObserveNetworks(reports []v1alpha1.NetworkReport, managed bool) {
+	if reports == nil && managed {
+		return // nothing is known yet
+	}
+	p.mu.Lock()
+	p.networks = &networksTold{reports, managed}
+	p.lookAtNetworks()
+	p.mu.Unlock()
+	p.awake()
+}
+
+// lookAtNetworks counts what was told last as a look. It is told only when it
+// changes, and holds until then.
+func (p *Publisher) lookAtNetworks() {
+	if p.seeded && p.networks != nil {
+		p.truth.network = p.truth.network.observe(p.opt.Now(), p.networks.reports, p.networks.managed)
+	}
 }
 
 // awake lets the next round come.
@@ -300,6 +330,7 @@ func (p *Publisher) situation() (is found, want wanted, ready bool, err error) {
 			p.truth = p.truth.observe(*p.latest)
 			p.latest = nil
 		}
+		p.lookAtNetworks()
 	}
 	if !p.truth.seen {
 		return is, want, false, nil
@@ -310,16 +341,21 @@ func (p *Publisher) situation() (is found, want wanted, ready bool, err error) {
 // published is the truth as the API server has it from a run before.
 func published(is found) truth {
 	t := truth{labels: held[struct{}]{}, conditions: held[Condition]{}, findings: held[v1alpha1.NodeFinding]{}}
+	t.network = networkTruth{labels: held[struct{}]{}, conditions: held[Condition]{}}
 	owned := ownersOf(is.node.ManagedFields)
 	for key, value := range is.node.Labels {
 		if strings.HasPrefix(key, Prefix) && ours(owned.labels[key]) {
-			t.labels[key] = said[struct{}]{value: value}
+			of := t.labels
+			if strings.HasPrefix(key, networkPrefix) {
+				of = t.network.labels
+			}
+			of[key] = said[struct{}]{value: value}
 		}
 	}
 	reasons := ""
 	if is.object != nil {
 		reasons = is.object.Status.Reasons
-		t.networks = is.object.Status.Networks
+		t.network.reports = is.object.Status.Networks
 		t.pfs = held[[]v1alpha1.PhysicalFunction]{"pfs": {value: pfsValue(is.object.Status.PFs), of: is.object.Status.PFs}}
 		for _, finding := range is.object.Status.Findings {
 			key := finding.Area + "/" + finding.Check
@@ -334,7 +370,11 @@ func published(is found) truth {
 			if c.Type == VirtualizationReady {
 				condition.reasons = reasons
 			}
-			t.conditions[condition.Type] = said[Condition]{value: condition.value(), of: condition}
+			of := t.conditions
+			if c.Type == HostNetworkReady {
+				of = t.network.conditions
+			}
+			of[condition.Type] = said[Condition]{value: condition.value(), of: condition}
 		}
 	}
 	return t

@@ -12,7 +12,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -62,6 +61,8 @@ const (
 	maxHeader    = 16 << 10
 	// maxScrapes is how many answers to /metrics may be on their way.
 	maxScrapes = 32
+	// keptWriters is of how many the memory is kept: a pair of scrapers.
+	keptWriters = 2
 )
 
 // Server answers HTTP requests about the agent and its machines.
@@ -76,7 +77,7 @@ type Server struct {
 	landing  *template.Template
 	scrapes  chan struct{}
 	patience time.Duration // writeTimeout, but for tests
-	writers  sync.Pool     // of *writer
+	writers  chan *writer // whose memory is used again
 	zips     compressors
 }
 
@@ -90,9 +91,9 @@ func NewServer(opt Options) *Server {
 		registry: newRegistry(),
 		landing:  template.Must(template.New("landing").Parse(landingPage)),
 		scrapes:  make(chan struct{}, maxScrapes),
+		writers:  make(chan *writer, keptWriters),
 		patience: writeTimeout,
 	}
-	s.writers.New = func() any { return new(writer) }
 	s.zips.init()
 	s.Select(Selection{})
 	return s
@@ -197,8 +198,8 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	}
 	ctx, cancel := scrapeContext(r)
 	defer cancel()
-	page := s.writers.Get().(*writer)
-	defer s.writers.Put(page)
+	page := s.writer()
+	defer s.keep(page)
 	page.reset(expfmt.NegotiateAccept(r.Header, expfmt.FmtText, expfmt.FmtProtoDelim).FormatType() == expfmt.TypeProtoDelim)
 	if err := s.appendPage(ctx, page); err != nil {
 		s.opt.Log.Warn("metrics page is incomplete", "err", err)
@@ -206,6 +207,24 @@ func (s *Server) serveMetrics(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Type", contentType(page.protobuf))
 	w.Header().Add("Vary", "Accept")
 	s.send(w, r, page.buf)
+}
+
+// writer returns one with memory to use again, if there is one. A sync.Pool
+// would have lost it by the next scrape, as the garbage collector empties it.
+func (s *Server) writer() *writer {
+	select {
+	case w := <-s.writers:
+		return w
+	default:
+		return new(writer)
+	}
+}
+
+func (s *Server) keep(w *writer) {
+	select {
+	case s.writers <- w:
+	default: // so many are used by scrapes at the same time only
+	}
 }
 
 // contentType names a page's format. Names of families are plain ASCII, so

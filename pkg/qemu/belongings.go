@@ -28,7 +28,7 @@ const (
 	// lasting is how long what a process has is believed to stay as it is:
 	// its descriptors, its control groups and their limits, the names of its
 	// threads. Machines are looked at in turn, so that it may be twice that.
-	lasting = 30 * time.Second
+	lasting = time.Minute
 	// mostDescriptors bounds those of a process that are looked at.
 	mostDescriptors = 4096
 )

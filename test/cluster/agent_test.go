@@ -93,15 +93,13 @@ func applyFile(t *testing.T, objects client.Client, name string) {
 // makeNode makes a Node as a kubelet does, with a label and a condition of its own.
 func makeNode(t testing.TB, clients kubernetes.Interface, name string) {
 	t.Helper()
-	made := &corev1.Node{
-		ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.org/rack": "7"}},
-		Status: corev1.NodeStatus{
-			Conditions: []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}},
-			Capacity:   corev1.ResourceList{},
-		},
+	nodes, options := clients.CoreV1().Nodes(), metav1.CreateOptions{FieldManager: "kubelet"}
+	made, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.org/rack": "7"}}}, options)
+	if err != nil {
+		t.Fatal(err)
 	}
-	options := metav1.CreateOptions{FieldManager: "kubelet"}
-	if _, err := clients.CoreV1().Nodes().Create(t.Context(), made, options); err != nil {
+	made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
+	if _, err := nodes.UpdateStatus(t.Context(), made, metav1.UpdateOptions{FieldManager: "kubelet"}); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -231,6 +229,7 @@ type simulated struct {
 	*node.Publisher
 	wire *wire
 	log  *logged
+	stop func()
 
 	mu  sync.Mutex
 	now time.Time
@@ -255,7 +254,7 @@ func newAgent(t *testing.T, config *rest.Config, name string) *simulated {
 		Config: func() (*rest.Config, error) { return config, nil },
 		Node:   name, Random: func() float64 { return 0 }, Now: s.clock, Log: slog.New(slog.NewTextHandler(s.log, nil)),
 	})
-	s.run(t)
+	s.stop = s.run(t)
 	return s
 }
 

@@ -146,6 +146,17 @@ func TestLifeOfALabel(t *testing.T) {
 	within(t, "the object says why", func() bool { return strings.HasPrefix(p.object().Status.Reasons, "ModuleNotLoaded") })
 	agent.look(t, time.Second, good)
 	within(t, "all is as before", func() bool { return cmp.Equal(labels, p.ours()) && p.condition().Status == corev1.ConditionTrue })
+	reports := []v1alpha1.NetworkReport{{Policy: "storage", State: v1alpha1.NetworkConverged, Interfaces: []v1alpha1.InterfaceReport{{Name: "stor0", Ready: true}}}}
+	agent.ObserveNetworks(reports, true)
+	within(t, "networks are published", func() bool {
+		return p.ours()["virtnode.io/network.stor0"] == "true" && cmp.Equal(reports, p.object().Status.Networks) && len(p.object().Status.Conditions) == 2
+	})
+	// Who gives all its conditions up leaves those of the kubelet.
+	agent.ObserveNetworks(nil, false)
+	for range 3 {
+		agent.look(t, 31*time.Second, good)
+	}
+	within(t, "the networks' condition goes", func() bool { return len(p.node().Status.Conditions) == 2 && len(p.object().Status.Networks) == 0 })
 	within(t, "events tell of both", func() bool {
 		return cmp.Equal(map[string]int{"Warning ModuleNotLoaded": 1, "Normal VirtualizationReady": 1}, p.events())
 	})
