@@ -67,7 +67,7 @@ func (n *Node) hasAltname(ctx context.Context) (bool, error) {
 
 // secondInterface applies a policy and starts a pod on its attachment, on a
 // node whose label says that it is ready.
-func (c *Cluster) secondInterface(t *testing.T, ctx context.Context) {
+func (c *Cluster) secondInterface(ctx context.Context, t *testing.T) {
 	t.Helper()
 	must(t, c.Apply(ctx, object(t, attachmentKind), object(t, attachmentPolicy)))
 	for _, node := range c.Nodes {
@@ -103,7 +103,7 @@ func (c *Cluster) secondInterface(t *testing.T, ctx context.Context) {
 }
 
 // networkUndone deletes the policy: its finalizer waits for the nodes.
-func (c *Cluster) networkUndone(t *testing.T, ctx context.Context) {
+func (c *Cluster) networkUndone(ctx context.Context, t *testing.T) {
 	t.Helper()
 	must(t, c.Delete(ctx, object(t, attachmentPolicy)))
 	for _, node := range c.Nodes {

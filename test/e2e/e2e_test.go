@@ -53,12 +53,12 @@ func buildImages(t *testing.T) []string {
 }
 
 // step runs one part of the story. The next ones need it.
-func step(t *testing.T, c *Cluster, name string, do func(t *testing.T, ctx context.Context)) {
+func step(t *testing.T, c *Cluster, name string, do func(ctx context.Context, t *testing.T)) {
 	t.Helper()
 	ok := t.Run(name, func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), stepTimeout)
 		defer cancel()
-		do(t, ctx)
+		do(ctx, t)
 	})
 	if !ok {
 		t.Fatal(c.state(t), c.lastWords())
@@ -105,33 +105,33 @@ func TestCluster(t *testing.T) {
 	must(t, err)
 	objects, err := manifests.Kustomize(t.Context(), manifests.OverlayDir("privileged"))
 	must(t, err)
-	step(t, c, "kustomize installs the agent on both nodes", func(t *testing.T, ctx context.Context) {
+	step(t, c, "kustomize installs the agent on both nodes", func(ctx context.Context, t *testing.T) {
 		must(t, c.Apply(ctx, objects...))
 		must(t, c.rolledOut(ctx, "localhost/nodeagent:devel"))
 	})
-	step(t, c, "the agents see their nodes through their mounts", func(t *testing.T, ctx context.Context) {
+	step(t, c, "the agents see their nodes through their mounts", func(ctx context.Context, t *testing.T) {
 		for _, node := range c.Nodes {
 			must(t, node.found(ctx, "kubelet/registration", "kubelet/mount-propagation", "runtime/cri", "cni/network", "cni/plugins", "cni/multus", "devices/tun"))
 		}
 	})
-	step(t, c, "labels, conditions and a NodeVirtualization appear", func(t *testing.T, ctx context.Context) {
+	step(t, c, "labels, conditions and a NodeVirtualization appear", func(ctx context.Context, t *testing.T) {
 		for _, node := range c.Nodes {
 			must(t, c.published(ctx, node.Name))
 		}
 	})
-	step(t, c, "Prometheus scrapes them", func(t *testing.T, ctx context.Context) { c.scraped(t, ctx) })
-	step(t, c, "a HostNetwork gives a pod on a labelled node a second interface", func(t *testing.T, ctx context.Context) { c.secondInterface(t, ctx) })
-	step(t, c, "a new image is rolled out, and no label is lost", func(t *testing.T, ctx context.Context) { c.rollOut(t, ctx) })
-	step(t, c, "a deleted HostNetwork is undone", func(t *testing.T, ctx context.Context) { c.networkUndone(t, ctx) })
-	step(t, c, "kustomize removes it", func(t *testing.T, ctx context.Context) {
+	step(t, c, "Prometheus scrapes them", func(ctx context.Context, t *testing.T) { c.scraped(ctx, t) })
+	step(t, c, "a HostNetwork gives a pod on a labelled node a second interface", func(ctx context.Context, t *testing.T) { c.secondInterface(ctx, t) })
+	step(t, c, "a new image is rolled out, and no label is lost", func(ctx context.Context, t *testing.T) { c.rollOut(ctx, t) })
+	step(t, c, "a deleted HostNetwork is undone", func(ctx context.Context, t *testing.T) { c.networkUndone(ctx, t) })
+	step(t, c, "kustomize removes it", func(ctx context.Context, t *testing.T) {
 		must(t, c.Delete(ctx, objects...))
 		out, err := exec.CommandContext(ctx, hosttest.BuildAgent(t), "uninstall", "--kubeconfig", c.Kubeconfig).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
-		c.nothingLeft(t, ctx)
+		c.nothingLeft(ctx, t)
 	})
-	step(t, c, "Helm installs it, tests it and removes it", func(t *testing.T, ctx context.Context) {
+	step(t, c, "Helm installs it, tests it and removes it", func(ctx context.Context, t *testing.T) {
 		for _, args := range [][]string{
 			{"install", "nodeagent", manifests.ChartDir(), "--create-namespace", "--wait", "--timeout", "2m"},
 			{"test", "nodeagent", "--timeout", "1m"},
@@ -145,7 +145,7 @@ func TestCluster(t *testing.T) {
 			_, err := manifests.Helm(ctx, c.Kubeconfig, append(args, "--namespace", manifests.Namespace)...)
 			must(t, err)
 		}
-		c.nothingLeft(t, ctx)
+		c.nothingLeft(ctx, t)
 	})
 }
 
@@ -173,7 +173,7 @@ func (c *Cluster) published(ctx context.Context, name string) error {
 
 // rollOut replaces the agents and holds the labels of every version of the
 // nodes meanwhile against those from before.
-func (c *Cluster) rollOut(t *testing.T, ctx context.Context) {
+func (c *Cluster) rollOut(ctx context.Context, t *testing.T) {
 	t.Helper()
 	nodes, err := c.Client.CoreV1().Nodes().List(ctx, metav1.ListOptions{})
 	must(t, err)
@@ -246,12 +246,13 @@ func get(ctx context.Context, url string) (body []byte, err error) {
 
 // found waits until the node's report has the checks, all of them ready.
 func (n *Node) found(ctx context.Context, checks ...string) error {
-	var last string
+	var last strings.Builder
 	err := hosttest.Poll(ctx, "the checks of "+n.Name, func() (bool, error) {
 		body, err := get(ctx, "http://"+n.Address+":9477/report")
 		if err != nil {
-			last = err.Error()
-			return false, nil
+			last.Reset()
+			last.WriteString(err.Error())
+			return false, nil //nolint:nilerr // the first check may be running
 		}
 		var report struct {
 			Findings []struct{ Area, Check, Status, Reason, Message string }
@@ -260,7 +261,7 @@ func (n *Node) found(ctx context.Context, checks ...string) error {
 			return false, err
 		}
 		missing := slices.Clone(checks)
-		last = ""
+		last.Reset()
 		for _, finding := range report.Findings {
 			name := finding.Area + "/" + finding.Check
 			if !slices.Contains(checks, name) {
@@ -269,17 +270,17 @@ func (n *Node) found(ctx context.Context, checks ...string) error {
 			if finding.Status == "Ready" {
 				missing = slices.DeleteFunc(missing, func(s string) bool { return s == name })
 			}
-			last += fmt.Sprintf("\n%s: %s %s %s", name, finding.Status, finding.Reason, finding.Message)
+			fmt.Fprintf(&last, "\n%s: %s %s %s", name, finding.Status, finding.Reason, finding.Message)
 		}
 		return len(missing) == 0, nil
 	})
 	if err != nil {
-		return fmt.Errorf("%w: %s", err, last)
+		return fmt.Errorf("%w: %s", err, last.String())
 	}
 	return nil
 }
 
-func (c *Cluster) scraped(t *testing.T, ctx context.Context) {
+func (c *Cluster) scraped(ctx context.Context, t *testing.T) {
 	t.Helper()
 	var targets []string
 	for _, node := range c.Nodes {
@@ -297,7 +298,7 @@ func (c *Cluster) scraped(t *testing.T, ctx context.Context) {
 }
 
 // nothingLeft looks for what carries the project's name in the cluster.
-func (c *Cluster) nothingLeft(t *testing.T, ctx context.Context) {
+func (c *Cluster) nothingLeft(ctx context.Context, t *testing.T) {
 	t.Helper()
 	var left []string
 	err := hosttest.Poll(ctx, "nothing to be left", func() (bool, error) {
