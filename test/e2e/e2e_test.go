@@ -31,19 +31,15 @@ func TestMain(m *testing.M) { os.Exit(Run(m)) }
 const stepTimeout = 3 * time.Minute
 
 // buildImages packs the agent, and what holds the pods, as make image does.
-func buildImages(t *testing.T) []string {
+func buildImages(t *testing.T, agent string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	packer := filepath.Join(dir, "image")
-	if err := hosttest.Build(packer, "./deploy/image"); err != nil {
-		t.Fatal(err)
-	}
+	packer, pause := filepath.Join(dir, "image"), filepath.Join(dir, "pause")
+	must(t, hosttest.Build(packer, "./deploy/image"))
+	must(t, hosttest.Build(pause, "./test/e2e/pause"))
 	var images []string
-	for name, pkg := range map[string]string{"nodeagent": "./cmd/nodeagent", "pause": "./test/e2e/pause"} {
-		binary, out := filepath.Join(dir, name), filepath.Join(dir, name+"-image")
-		if err := hosttest.Build(binary, pkg); err != nil {
-			t.Fatal(err)
-		}
+	for name, binary := range map[string]string{"nodeagent": agent, "pause": pause} {
+		out := filepath.Join(dir, name+"-image")
 		if text, err := exec.CommandContext(t.Context(), packer, "--name", "localhost/"+name+":devel", "--out", out, binary).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
@@ -100,8 +96,8 @@ func (c *Cluster) state(t *testing.T) string {
 
 func TestCluster(t *testing.T) {
 	hosttest.Need(t, hosttest.E2E, Missing())
-	images := buildImages(t)
-	c, err := startCluster(t.Context(), images, "node-a", "node-b")
+	agent := hosttest.BuildAgent(t)
+	c, err := startCluster(t.Context(), buildImages(t, agent), "node-a", "node-b")
 	must(t, err)
 	objects, err := manifests.Kustomize(t.Context(), manifests.OverlayDir("privileged"))
 	must(t, err)
@@ -125,7 +121,7 @@ func TestCluster(t *testing.T) {
 	step(t, c, "a deleted HostNetwork is undone", func(ctx context.Context, t *testing.T) { c.networkUndone(ctx, t) })
 	step(t, c, "kustomize removes it", func(ctx context.Context, t *testing.T) {
 		must(t, c.Delete(ctx, objects...))
-		out, err := exec.CommandContext(ctx, hosttest.BuildAgent(t), "uninstall", "--kubeconfig", c.Kubeconfig).CombinedOutput()
+		out, err := exec.CommandContext(ctx, agent, "uninstall", "--kubeconfig", c.Kubeconfig).CombinedOutput()
 		if err != nil {
 			t.Fatalf("%v: %s", err, out)
 		}
