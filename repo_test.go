@@ -42,6 +42,7 @@ var soleImporters = []struct {
 	{"google.golang.org/grpc", []string{"pkg/nodestack", "pkg/deviceplugin"}, "a container runtime and a kubelet may hang or lie: one bounded caller each"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/controller", "test/cluster"}, "the agent works without Kubernetes"},
 	{"github.com/go-logr/logr", []string{"internal/controller"}, "controller-runtime writes its log through it"},
+	{"github.com/coreos/go-systemd", []string{"cmd/nodeagent"}, "systemd is told in one place; without it nothing changes"},
 	{"github.com/google/go-containerregistry", []string{"deploy/image"}, "the image is packed without a container runtime; the agent knows no image"},
 	{"os/exec", []string{"test/"}, "the agent starts no program"},
 }

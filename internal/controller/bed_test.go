@@ -117,7 +117,7 @@ func (b *bed) background(run func(context.Context) error) (stop func()) {
 // gives it.
 func (b *bed) startController() {
 	b.t.Helper()
-	way := b.account("nodeagent-controller", "../../deploy/daemonset/base/controller.yaml")
+	way := b.account("nodeagent-controller", "../../deploy/daemonset/base/rbac-controller.yaml")
 	b.background(func(ctx context.Context) error {
 		return controller.Run(ctx, controller.Options{Config: way, Namespace: namespace, Log: slog.New(slog.DiscardHandler)})
 	})

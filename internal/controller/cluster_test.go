@@ -181,7 +181,7 @@ func TestControllerAllowsNothing(t *testing.T) {
 	b := withKinds(t)
 	b.apply("theft", jumbo)
 	b.ready("theft", "NoNodes")
-	thief := newBed(t, b.account("nodeagent-controller", "../../deploy/daemonset/base/controller.yaml"))
+	thief := newBed(t, b.account("nodeagent-controller", "../../deploy/daemonset/base/rbac-controller.yaml"))
 	for name, patch := range map[string]map[string]any{
 		"disruption":    {"spec": map[string]any{"disruption": "Allow"}},
 		"approvedPlans": {"spec": map[string]any{"approvedPlans": []string{"4be7a91c02de"}}},

@@ -3,9 +3,9 @@ package e2e
 import (
 	"context"
 	"encoding/json"
-	"os"
+	"fmt"
 	"os/exec"
-	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -56,19 +56,29 @@ func object(t *testing.T, text string) unstructured.Unstructured {
 	return o
 }
 
-// secondInterface renders a policy's attachment and starts a pod on it.
-func (c *Cluster) secondInterface(t *testing.T, ctx context.Context) {
+// hasAltname reports whether the node's second NIC is called storage too.
+func (n *Node) hasAltname(ctx context.Context) (bool, error) {
+	out, err := exec.CommandContext(ctx, "nsenter", "-t", strconv.Itoa(n.pid), "-n", "ip", "link", "show", "dev", "ens1f0").CombinedOutput()
+	if err != nil {
+		return false, fmt.Errorf("look at the NIC of %s: %w: %s", n.Name, err, out)
+	}
+	return strings.Contains(string(out), "altname storage"), nil
+}
+
+// secondInterface applies a policy and starts a pod on its attachment, on a
+// node whose label says that it is ready.
+func (c *Cluster) secondInterface(ctx context.Context, t *testing.T) {
 	t.Helper()
-	policy := filepath.Join(t.TempDir(), "policy.yaml")
-	must(t, os.WriteFile(policy, []byte(attachmentPolicy), 0o600))
-	out, err := exec.CommandContext(ctx, hosttest.BuildAgent(t), "render", "attachments", "-f", policy).Output()
-	must(t, err)
-	must(t, c.Apply(ctx, object(t, attachmentKind), object(t, string(out))))
+	must(t, c.Apply(ctx, object(t, attachmentKind), object(t, attachmentPolicy)))
+	for _, node := range c.Nodes {
+		must(t, hosttest.Poll(ctx, "the altname on "+node.Name, func() (bool, error) { return node.hasAltname(ctx) }))
+	}
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Name: "two-interfaces", Annotations: map[string]string{"k8s.v1.cni.cncf.io/networks": "storage"}},
-		Spec: corev1.PodSpec{Containers: []corev1.Container{{
-			Name: "main", Image: "localhost/pause:devel", ImagePullPolicy: corev1.PullNever,
-		}}},
+		Spec: corev1.PodSpec{
+			NodeSelector: map[string]string{"virtnode.io/network.storage": "true"},
+			Containers:   []corev1.Container{{Name: "main", Image: "localhost/pause:devel", ImagePullPolicy: corev1.PullNever}},
+		},
 	}
 	pods := c.Client.CoreV1().Pods("default")
 	must(t, hosttest.Poll(ctx, "the pod to be taken", func() (bool, error) {
@@ -90,4 +100,15 @@ func (c *Cluster) secondInterface(t *testing.T, ctx context.Context) {
 		t.Errorf("the pod's networks are %+v", status)
 	}
 	must(t, c.Delete(ctx, object(t, `{apiVersion: v1, kind: Pod, metadata: {name: two-interfaces, namespace: default}}`)))
+}
+
+// networkUndone deletes the policy: its finalizer waits for the nodes.
+func (c *Cluster) networkUndone(ctx context.Context, t *testing.T) {
+	t.Helper()
+	must(t, c.Delete(ctx, object(t, attachmentPolicy)))
+	for _, node := range c.Nodes {
+		if there, err := node.hasAltname(ctx); err != nil || there {
+			t.Errorf("the policy is gone; its altname on %s is still there: %v, %v", node.Name, there, err)
+		}
+	}
 }

@@ -76,8 +76,7 @@ func enter() (code int, err error) {
 		return 1, fmt.Errorf("enter the cluster's namespaces: %w", err)
 	}
 	err = <-ended
-	var status *exec.ExitError
-	if errors.As(err, &status) {
+	if status, ok := errors.AsType[*exec.ExitError](err); ok {
 		return max(status.ExitCode(), 1), nil
 	}
 	return 0, err
