@@ -20,6 +20,12 @@ build: ## build bin/nodeagent, static, for this machine
 cross: ## build for every architecture that is supported
 	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch go build -trimpath -o bin/nodeagent-linux-$$arch ./cmd/nodeagent; done
 
+.PHONY: image
+image: ## the container image as bin/image/nodeagent.oci.tar, with bills of materials; IMAGE names it
+	for arch in amd64 arm64; do \
+		GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/image/$$arch/nodeagent ./cmd/nodeagent; done
+	go run ./deploy/image --name '$(or $(IMAGE),localhost/nodeagent:devel)' --out bin/image bin/image/amd64/nodeagent bin/image/arm64/nodeagent
+
 .PHONY: demo
 demo: ## show the agent at work on three real VMs; DEMO_SECONDS=20 ends it by itself
 	@echo '>> looking for what the demo needs: QEMU and libvirt' >&2
@@ -68,9 +74,12 @@ bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real 
 	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate
-generate: ## make the generated documents anew
+generate: ## make the generated code, CRDs and documents anew
+	$(TOOL) controller-gen object paths=./api/...
+	$(TOOL) controller-gen crd paths=./api/... output:crd:dir=deploy/daemonset/base/crds
 	go test ./pkg/metrics -update
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
+	go test ./internal/node -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
 
 .PHONY: bpf
@@ -90,7 +99,7 @@ verify: ## formatting, lint, generated files, tidy modules, repository rules
 	@echo '>> golangci-lint'
 	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	@echo '>> go mod tidy'
-	@for dir in . tools test/cluster/tools; do (cd $$dir && go mod tidy -diff); done
+	@for dir in . tools test/cluster/tools test/cluster/packaging test/cluster/multus; do (cd $$dir && go mod tidy -diff); done
 	@echo '>> generated files'
 	@before=$$(git status --porcelain | sha256sum; git diff | sha256sum); $(MAKE) -s generate >/dev/null; \
 		test "$$before" = "$$(git status --porcelain | sha256sum; git diff | sha256sum)" || { git status --short; echo 'run make generate and commit'; exit 1; }

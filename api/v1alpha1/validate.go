@@ -9,6 +9,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // The words that fields take.
@@ -25,9 +27,14 @@ const (
 	AttachSRIOV   = "sriov"
 )
 
-// Limits. A policy that needs more is a mistake.
+// Limits. A policy that needs more is a mistake. The CRD has the same ones, in
+// the markers of the fields.
 const (
-	maxInterfaces = 256
+	maxInterfaces = 256 // and attachments, and VLANs of an interface or a bridge
+	maxPools      = 64  // and ports of a bond, addresses and routes
+	maxTargets    = 16
+	maxApproved   = 1024
+	maxNodes      = 10000
 	maxVFIndex    = 1<<16 - 1
 	maxLinkName   = 15  // IFNAMSIZ less the zero byte
 	maxAltname    = 127 // ALTIFNAMSIZ less the zero byte
@@ -36,13 +43,11 @@ const (
 )
 
 var (
-	dnsLabel   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	dnsName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?$`)
 	linkName   = regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]*$`)
 	pciAddress = regexp.MustCompile(`^[0-9a-f]{4}:[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$`)
 	pciID      = regexp.MustCompile(`^[0-9a-f]{4}$`)
 	driverName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
-	resource   = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$`)
+	planHash   = regexp.MustCompile(`^[0-9a-f]{12}$`)
 )
 
 // Problem is what is wrong with a document, and where.
@@ -69,7 +74,7 @@ func (h *HostNetwork) Validate() []Problem {
 	if h.Kind != KindHostNetwork {
 		bad.add("kind", "%q: want %s", h.Kind, KindHostNetwork)
 	}
-	if !dnsName.MatchString(h.Name) {
+	if len(validation.IsDNS1123Subdomain(h.Name)) > 0 {
 		bad.add("metadata.name", "%q: want a name of small letters, digits, dashes and dots", h.Name)
 	}
 	spec := &h.Spec
@@ -82,11 +87,12 @@ func (h *HostNetwork) Validate() []Problem {
 	} else if timeout < time.Second || timeout > 10*time.Minute {
 		bad.add("spec.probes.timeout", "%v: want 1s to 10m", timeout)
 	}
+	bad.atMost("spec.probes.targets", len(spec.Probes.Targets), maxTargets)
 	for i, target := range spec.Probes.Targets {
 		bad.probe(fmt.Sprintf("spec.probes.targets[%d]", i), target)
 	}
-	if len(spec.Interfaces) > maxInterfaces {
-		bad.add("spec.interfaces", "%d of them, the most is %d", len(spec.Interfaces), maxInterfaces)
+	bad.rollout(spec)
+	if !bad.atMost("spec.interfaces", len(spec.Interfaces), maxInterfaces) || !bad.atMost("spec.attachments", len(spec.Attachments), maxInterfaces) {
 		return bad
 	}
 	names := make(map[string]string)
@@ -98,6 +104,31 @@ func (h *HostNetwork) Validate() []Problem {
 	}
 	bad.attachments(spec)
 	return bad
+}
+
+// rollout looks at what is of a cluster only.
+func (p *problems) rollout(spec *HostNetworkSpec) {
+	p.atMost("spec.approvedPlans", len(spec.ApprovedPlans), maxApproved)
+	for i, hash := range spec.ApprovedPlans {
+		at := fmt.Sprintf("spec.approvedPlans[%d]", i)
+		if !planHash.MatchString(hash) {
+			p.add(at, "%q: want the hash of a plan, twelve hexadecimal digits", hash)
+		}
+		if slices.Contains(spec.ApprovedPlans[:i], hash) {
+			p.add(at, "%q is there already", hash)
+		}
+	}
+	if spec.MaxUnavailable != nil {
+		p.between("spec.maxUnavailable", *spec.MaxUnavailable, 0, maxNodes)
+	}
+}
+
+// atMost reports whether there are not too many of something.
+func (p *problems) atMost(path string, n, most int) bool {
+	if n > most {
+		p.add(path, "%d of them, the most is %d", n, most)
+	}
+	return n <= most
 }
 
 func (p *problems) oneOf(path, value string, words ...string) {
@@ -166,6 +197,7 @@ func (p *problems) iface(path string, i *Interface, names map[string]string) {
 	if i.SRIOV != nil {
 		p.sriov(path+".sriov", i.SRIOV)
 	}
+	p.atMost(path+".vlans", len(i.VLANs), maxInterfaces)
 	ids := make(map[string]bool)
 	for v, vlan := range i.VLANs {
 		at := fmt.Sprintf("%s.vlans[%d]", path, v)
@@ -228,6 +260,7 @@ func (p *problems) bond(path string, b *Bond, names map[string]string) {
 	if len(b.Ports) == 0 {
 		p.add(path+".ports", "a bond needs at least one")
 	}
+	p.atMost(path+".ports", len(b.Ports), maxPools)
 	seen := make(map[string]bool)
 	for i, port := range b.Ports {
 		if seen[port] {
@@ -242,6 +275,7 @@ func (p *problems) bridge(path string, b *Bridge, names map[string]string) {
 	if len(b.VLANs) > 0 && !b.VLANFiltering {
 		p.add(path+".vlans", "say nothing without vlanFiltering")
 	}
+	p.atMost(path+".vlans", len(b.VLANs), maxInterfaces)
 	for i, text := range b.VLANs {
 		if _, _, err := ParseRange(text, 1, 4094); err != nil {
 			p.add(fmt.Sprintf("%s.vlans[%d]", path, i), "%v", err)
@@ -251,18 +285,30 @@ func (p *problems) bridge(path string, b *Bridge, names map[string]string) {
 
 func (p *problems) shim(path string, s *HostShim, names map[string]string) {
 	p.link(path+".name", s.Name, names)
+	p.atMost(path+".addresses", len(s.Addresses), maxPools)
+	p.atMost(path+".routes", len(s.Routes), maxPools)
 	for i, text := range s.Addresses {
-		if prefix, err := netip.ParsePrefix(text); err != nil || prefix.String() != text || prefix.Addr().IsUnspecified() || prefix.Addr().IsMulticast() {
+		if prefix, err := parsePrefix(text); err != nil || prefix.String() != text || prefix.Addr().IsUnspecified() || prefix.Addr().IsMulticast() {
 			p.add(fmt.Sprintf("%s.addresses[%d]", path, i), "%q: want an address with its prefix length, such as 10.7.0.2/32", text)
 		}
 	}
 	for i, text := range s.Routes {
-		if prefix, err := netip.ParsePrefix(text); err != nil || prefix.Masked().String() != text {
+		if prefix, err := parsePrefix(text); err != nil || prefix.Masked().String() != text {
 			p.add(fmt.Sprintf("%s.routes[%d]", path, i), "%q: want a network, such as 10.7.0.0/24, without host bits", text)
 		} else if prefix.Bits() == 0 {
 			p.add(fmt.Sprintf("%s.routes[%d]", path, i), "%s would take all traffic", text)
 		}
 	}
+}
+
+// parsePrefix reads a network. An IPv4 address in the clothes of an IPv6 one
+// is none: no two programs mean the same by it.
+func parsePrefix(text string) (netip.Prefix, error) {
+	prefix, err := netip.ParsePrefix(text)
+	if err == nil && prefix.Addr().Is4In6() {
+		err = fmt.Errorf("%q: write an IPv4 address as such", text)
+	}
+	return prefix, err
 }
 
 // ParseRange reads N or N-M.

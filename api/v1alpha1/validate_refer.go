@@ -4,17 +4,21 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
+
+	"k8s.io/apimachinery/pkg/util/validation"
 )
 
 // sriov looks at the virtual functions of a card.
 func (p *problems) sriov(path string, s *SRIOV) {
 	p.between(path+".numVFs", s.NumVFs, 0, maxVFIndex)
+	p.atMost(path+".pools", len(s.Pools), maxPools)
 	names, owners := make(map[string]bool), make(map[int]string)
 	for i := range s.Pools {
 		pool := &s.Pools[i]
 		at := fmt.Sprintf("%s.pools[%d]", path, i)
 		switch {
-		case !dnsLabel.MatchString(pool.Name):
+		case len(validation.IsDNS1123Label(pool.Name)) > 0:
 			p.add(at+".name", "%q: want a name of small letters, digits and dashes", pool.Name)
 		case names[pool.Name]:
 			p.add(at+".name", "%q is there already", pool.Name)
@@ -73,7 +77,7 @@ func (p *problems) pool(path string, pool *Pool) {
 	if pool.MTU != 0 && pool.Driver == "vfio-pci" {
 		p.add(path+".mtu", "a VF on vfio-pci has no interface on the host: the VM sets it")
 	}
-	if !resource.MatchString(pool.ResourceName) {
+	if !strings.Contains(pool.ResourceName, "/") || len(validation.IsQualifiedName(pool.ResourceName)) > 0 {
 		p.add(path+".resourceName", "%q: want DOMAIN/NAME", pool.ResourceName)
 	}
 }
@@ -126,10 +130,10 @@ func (p *problems) attachments(spec *HostNetworkSpec) {
 	for i := range spec.Attachments {
 		a := &spec.Attachments[i]
 		path := fmt.Sprintf("spec.attachments[%d]", i)
-		if !dnsName.MatchString(a.Name) {
+		if len(validation.IsDNS1123Subdomain(a.Name)) > 0 {
 			p.add(path+".name", "%q: want a name of small letters, digits, dashes and dots", a.Name)
 		}
-		if !dnsLabel.MatchString(a.Namespace) {
+		if len(validation.IsDNS1123Label(a.Namespace)) > 0 {
 			p.add(path+".namespace", "%q: want a name of small letters, digits and dashes", a.Namespace)
 		}
 		if key := a.Namespace + "/" + a.Name; seen[key] {
@@ -147,13 +151,14 @@ func (p *problems) attachments(spec *HostNetworkSpec) {
 
 func (p *problems) attachment(path string, spec *HostNetworkSpec, a *Attachment) {
 	p.between(path+".vlan", a.VLAN, 0, 4094)
+	p.between(path+".capacity", a.Capacity, 0, 10000)
+	if a.Mode != "" && a.Type != AttachMacvlan && a.Type != AttachMacvtap {
+		p.add(path+".mode", "is of macvlan and macvtap only")
+	}
 	switch a.Type {
 	case AttachMacvlan, AttachMacvtap:
 		p.oneOf(path+".mode", a.Mode, "bridge", "vepa", "private", "passthru")
 		p.parent(path, spec, a)
-		if a.Type == AttachMacvtap {
-			p.between(path+".capacity", a.Capacity, 1, 10000)
-		}
 		if a.VLAN != 0 {
 			p.add(path+".vlan", "is for bridge and sriov: of %s, make a VLAN the parent", a.Type)
 		}
@@ -211,7 +216,7 @@ func (p *problems) parent(path string, spec *HostNetworkSpec, a *Attachment) {
 
 func (p *problems) ipam(path string, i *IPAM) {
 	p.oneOf(path+".type", i.Type, "whereabouts", "host-local", "dhcp", "static")
-	inside, err := netip.ParsePrefix(i.Range)
+	inside, err := parsePrefix(i.Range)
 	needsRange := i.Type == "whereabouts" || i.Type == "host-local"
 	switch {
 	case needsRange && err != nil:
@@ -225,7 +230,7 @@ func (p *problems) ipam(path string, i *IPAM) {
 		}
 		address, err := netip.ParseAddr(field.value)
 		switch {
-		case err != nil:
+		case err != nil || address.Is4In6() || address.Zone() != "":
 			p.add(path+"."+field.name, "%q: want an address", field.value)
 		case inside.IsValid() && field.name != "gateway" && !inside.Contains(address):
 			p.add(path+"."+field.name, "%s is not in %s", address, i.Range)
@@ -235,8 +240,9 @@ func (p *problems) ipam(path string, i *IPAM) {
 		name     string
 		prefixes []string
 	}{{"exclude", i.Exclude}, {"addresses", i.Addresses}, {"routes", i.Routes}} {
+		p.atMost(path+"."+list.name, len(list.prefixes), maxPools)
 		for n, text := range list.prefixes {
-			if _, err := netip.ParsePrefix(text); err != nil {
+			if _, err := parsePrefix(text); err != nil {
 				p.add(fmt.Sprintf("%s.%s[%d]", path, list.name, n), "%q: want it with prefix length, such as 10.7.0.0/24", text)
 			}
 		}

@@ -46,7 +46,7 @@ Exit status: 0 the host is as the policies want it, 1 it is as it was before.`,
 						return err
 					}
 				}
-				outcome, err := n.Apply(ctx, network.Ask{Who: operator("apply"), Plan: hash}, policies)
+				outcome, err := n.Apply(ctx, network.Ask{Who: operator("apply"), Plan: hash, Again: hash != ""}, policies)
 				if err != nil {
 					return needsRoot(err)
 				}

@@ -17,6 +17,7 @@ type settings struct {
 	listen string
 	web    string
 	uris   []string
+	root   string
 	flags  *pflag.FlagSet
 }
 
@@ -27,6 +28,12 @@ func addSettings(cmd *cobra.Command) *settings {
 	s.flags.StringVar(&s.web, "web.config.file", "", "file with TLS and authentication for the web server (Prometheus exporter-toolkit)")
 	s.addURIs()
 	return s
+}
+
+// addRoot adds the flag --root. It is a flag only: a container's image of the
+// host does not change while the agent runs.
+func (s *settings) addRoot() {
+	s.flags.StringVar(&s.root, "root", "/", "where the host's / is: another directory in a container that has it mounted there")
 }
 
 func (s *settings) addURIs() {

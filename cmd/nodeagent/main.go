@@ -65,12 +65,13 @@ alone or as a KubeVirt node.
   nodeagent top         show how the VMs do right now
   nodeagent plan        what would be changed in the host's network; apply does it, restore undoes it
   nodeagent net         the host's links, virtual functions and their users
+  nodeagent labels      what run tells a cluster of this node
   nodeagent capture     record what check reads, to look at it elsewhere
 
 It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newLabels(), newController(), newUninstall(), newConfig(), newVersion())
 	return root
 }

@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"github.com/virtnode/nodeagent/internal/config"
+	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck/rule"
 	"github.com/virtnode/nodeagent/pkg/metrics"
@@ -17,9 +18,9 @@ import (
 
 // catalogue is every check that the agent makes.
 func catalogue() kvmcheck.Catalogue {
-	causes := slices.Concat(kvmcheck.Causes(), nodestack.Causes())
+	causes := slices.Concat(kvmcheck.Causes(), nodestack.Causes(), network.Causes())
 	slices.SortFunc(causes, func(a, b kvmcheck.Cause) int { return cmp.Compare(a.Reason, b.Reason) })
-	return kvmcheck.Catalogue{Checks: slices.Concat(kvmcheck.Checks(), nodestack.Checks()), Causes: causes}
+	return kvmcheck.Catalogue{Checks: slices.Concat(kvmcheck.Checks(), nodestack.Checks(), network.Checks()), Causes: causes}
 }
 
 // known is what a configuration may name.
@@ -28,6 +29,10 @@ func known() config.Known {
 		URI: qemu.CheckURI,
 		Expression: func(expression string) error {
 			_, err := rule.Compile(rule.Source{Expression: expression})
+			return err
+		},
+		Label: func(expression string) error {
+			_, err := rule.CompileLabel("", expression)
 			return err
 		},
 	}

@@ -3,12 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"log/slog"
 	"math/rand/v2"
+	"runtime/debug"
 
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
-	"github.com/virtnode/nodeagent/internal/hostfs"
+	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/internal/uevent"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
@@ -16,26 +16,29 @@ import (
 	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
-// newLoop returns the loop that checks the host at a root, for the kind of
-// node that it is at the time.
-func newLoop(root *hostfs.Root, profile func() *kvmcheck.Profile, log *slog.Logger) (*readiness.Loop, error) {
-	host, err := kvmcheck.Open(root)
+// newLoop returns the loop that checks the host, for the kind of node that it
+// is at the time.
+func (d *daemon) newLoop() (*readiness.Loop, error) {
+	host, err := kvmcheck.Open(d.root)
 	if err != nil {
 		return nil, err
 	}
-	probe, err := newProbe(root, func() kvmcheck.Profile { return *profile() })
+	probe, err := newProbe(d.root, func() kvmcheck.Profile { return *d.profile.Load() })
 	if err != nil {
 		return nil, err
 	}
 	return readiness.New(readiness.Options{
 		Probe: func(ctx context.Context) nodestack.Report {
-			defer giveBack()
-			return probe(ctx)
+			defer debug.FreeOSMemory() // a check needs more than all scrapes until the next one
+			report := probe(ctx)
+			d.judgeNetwork(&report)
+			return report
 		},
 		Hugepages: func(ctx context.Context) string { return kvmcheck.HugepageState(ctx, host) },
 		Listen:    func() (readiness.Events, error) { return uevent.Listen() },
+		Observed:  d.publishLook,
 		Random:    rand.Float64,
-		Log:       log,
+		Log:       d.log,
 	}), nil
 }
 
@@ -53,7 +56,16 @@ func (d *daemon) lastReport() (any, error) {
 	if !probed {
 		return nil, errors.New("the first check is running")
 	}
+	if w := d.watch.Load(); w != nil {
+		return networkReport{state.Report, w.Status()}, nil
+	}
 	return state.Report, nil
+}
+
+// networkReport is the report of a host whose network is watched over.
+type networkReport struct {
+	nodestack.Report
+	Network network.Status `json:"network"`
 }
 
 // readinessState is what metrics tell of the last report and the durable verdicts.

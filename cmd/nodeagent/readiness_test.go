@@ -19,6 +19,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/pkg/nodestack"
 	"github.com/virtnode/nodeagent/test/hosttest"
@@ -26,9 +27,15 @@ import (
 
 var update = flag.Bool("update", false, "write docs/checks.md")
 
-func TestReferenceIsUpToDate(t *testing.T) {
-	file := filepath.Join(hosttest.Root(), "docs", "checks.md")
-	got := catalogue().Reference()
+func TestReferencesAreUpToDate(t *testing.T) {
+	for name, text := range map[string]string{"checks.md": catalogue().Reference(), "labels.md": node.Reference()} {
+		t.Run(name, func(t *testing.T) { upToDate(t, name, text) })
+	}
+}
+
+func upToDate(t *testing.T, name, got string) {
+	t.Helper()
+	file := filepath.Join(hosttest.Root(), "docs", name)
 	if *update {
 		if err := os.WriteFile(file, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -296,5 +303,30 @@ func TestChangesAreWhatIsNoLongerAsItWas(t *testing.T) {
 	}
 	if want := []string{"memory/b NotReady", "memory/d Ready", "memory/c Unknown"}; !slices.Equal(keys, want) {
 		t.Errorf("got %v, want %v", keys, want)
+	}
+}
+
+func TestLabelsSayWhatIsPublished(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "config.yaml")
+	text := "kubernetes:\n  labels:\n  - name: size\n    expression: 'facts.cpu.info.value.cpus > 64 ? \"large\" : \"small\"'\n  - name: odd\n    expression: facts.time.tscKHz.value\n"
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stdout, stderr, status := runAgent(t, "labels", "--root", host("vm-no-module"), "--config", file)
+	if status != 0 || stderr != "" {
+		t.Fatalf("exit status %d: %s", status, stderr)
+	}
+	for _, want := range []string{
+		"virtnode.io/kvm                            false\n", "virtnode.io/custom.size                    small\n", "virtnode.io/custom.odd                     ?\n",
+		"virtnode.io/vfio                           -\n", "condition VirtualizationReady: False, ModuleNotLoaded: kvm/module: /sys/module/kvm does not exist",
+	} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("lacks %q:\n%s", want, stdout)
+		}
+	}
+	stdout, _, _ = runAgent(t, "labels", "--root", host("vm-kvm"), "-o", "json")
+	var told labelsOutput
+	if err := json.Unmarshal([]byte(stdout), &told); err != nil || len(told.Labels) < 20 || told.Condition.Status != "True" {
+		t.Errorf("%v: %s", err, stdout)
 	}
 }

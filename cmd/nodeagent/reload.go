@@ -76,6 +76,10 @@ func (d *daemon) apply(data []byte) (err error) {
 	if err != nil {
 		return err
 	}
+	custom, err := customLabels(next.Kubernetes)
+	if err != nil {
+		return err
+	}
 	switch {
 	case next.Web.ListenAddress != current.Web.ListenAddress:
 		listener, err := listen(next.Web.ListenAddress)
@@ -92,8 +96,11 @@ func (d *daemon) apply(data []byte) (err error) {
 	}
 	d.setConfig(next)
 	d.bpf.want(next.Telemetry.BPF)
-	if !reflect.DeepEqual(next.Network, current.Network) {
-		d.startNetwork(next.Network)
+	if !reflect.DeepEqual(next.Network, current.Network) || next.Kubernetes.Kubeconfig != current.Kubernetes.Kubeconfig {
+		d.startNetwork(next)
+	}
+	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
+		d.startPublish(next.Kubernetes, custom)
 	}
 	d.startTelemetry(collector, next)
 	d.startReadiness(next, profile)

@@ -49,6 +49,7 @@ reloads the configuration; an invalid one is refused and the old one goes on.`,
 		Args: cobra.NoArgs,
 	}
 	from := addSettings(cmd)
+	from.addRoot()
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		data, err := from.read()
 		if err != nil {
@@ -77,6 +78,9 @@ type daemon struct {
 	profile atomic.Pointer[kvmcheck.Profile]
 	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
+	publishing atomic.Pointer[publishing] // nil: nothing is published
+	networks   atomic.Pointer[networksTold]
+
 	// Of the config task: the file's content that was tried last, and whether
 	// it could not even be read.
 	tried  []byte
@@ -89,11 +93,14 @@ type daemon struct {
 
 // serve runs the agent until ctx ends, and drains it.
 func serve(ctx context.Context, from *settings, data []byte, initial config.Config, stderr io.Writer) (err error) {
-	root, err := hostfs.Open("/")
+	root, err := hostfs.Open(from.root)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, root.Close()) }()
+	if root.Recording() != nil {
+		return fmt.Errorf("--root %s: a recording does not live; nodeagent check judges it", from.root)
+	}
 	level := new(slog.LevelVar)
 	log := newLogger(stderr, initial.Log.Format, level)
 	profile, err := profileOf(initial.Readiness)
@@ -102,12 +109,14 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	}
 	d := &daemon{from: from, tried: data, log: log, level: level, root: root, tasks: agent.New(log), bpf: newPrograms(log)}
 	defer d.bpf.want(false)
-	if d.loop, err = newLoop(root, d.profile.Load, log); err != nil {
+	if d.loop, err = d.newLoop(); err != nil {
 		return err
 	}
 	d.server = metrics.NewServer(metrics.Options{
 		Version:   version(),
 		Readiness: d.readinessState,
+		Network:   d.networkState,
+		Publish:   d.publishState,
 		Tasks:     d.taskStates,
 		Programs:  d.bpf.states,
 		Config:    d.configState,
@@ -123,6 +132,10 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	if err != nil {
 		return err
 	}
+	custom, err := customLabels(initial.Kubernetes)
+	if err != nil {
+		return err
+	}
 	listener, err := listen(initial.Web.ListenAddress)
 	if err != nil {
 		return err
@@ -131,8 +144,9 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
-	d.startNetwork(initial.Network)
+	d.startNetwork(initial)
 	d.startTelemetry(collector, initial)
+	d.startPublish(initial.Kubernetes, custom)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener, initial.Web)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
@@ -148,8 +162,8 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	opt := qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-		RunQueue: d.bpf,
-		Groups:   selectionOf(c.Telemetry).Reads(),
+		RunQueue: d.bpf, VFs: vfCounters{},
+		Groups: selectionOf(c.Telemetry).Reads(),
 	}
 	if len(c.Telemetry.KVMStats) > 0 {
 		opt.KVMStats = c.Telemetry.KVMStats

@@ -72,6 +72,9 @@ func (c *Config) fill() {
 	if c.Network.NodeLabels == nil {
 		c.Network.NodeLabels = map[string]string{}
 	}
+	if c.Kubernetes.Labels == nil {
+		c.Kubernetes.Labels = []Label{}
+	}
 	if c.Readiness.Profiles == nil {
 		c.Readiness.Profiles = map[string]Profile{}
 	}

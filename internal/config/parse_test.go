@@ -17,18 +17,20 @@ func anyURI(uri string) error {
 }
 
 func known() Known {
+	expression := func(expression string) error {
+		if strings.Contains(expression, "facts.") {
+			return nil
+		}
+		return errors.New("line 1, column 1: no facts")
+	}
 	return Known{
-		URI: anyURI,
-		Expression: func(expression string) error {
-			if strings.Contains(expression, "facts.") {
-				return nil
-			}
-			return errors.New("line 1, column 1: no facts")
-		},
-		Profiles: []string{"kubevirt", "libvirt"},
-		Groups:   []string{"block", "cpu"},
-		Compats:  []string{"kubevirt"},
-		Checks:   []string{"kvm/device", "kvm/nested", "iommu/firmware", "vfio/driver", "memory/hugepages*"},
+		URI:        anyURI,
+		Expression: expression,
+		Label:      expression,
+		Profiles:   []string{"kubevirt", "libvirt"},
+		Groups:     []string{"block", "cpu"},
+		Compats:    []string{"kubevirt"},
+		Checks:     []string{"kvm/device", "kvm/nested", "iommu/firmware", "vfio/driver", "memory/hugepages*"},
 	}
 }
 
@@ -117,6 +119,11 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 		"a default that no longer fits": {
 			"telemetry:\n  budget: 10s\n",
 			"telemetry.callTimeout: 5s: want the budget (10s) to 10m",
+		},
+		"a label of one's own, wrong in all": {
+			"kubernetes:\n  labels:\n  - {name: Size, expression: '1'}\n  - {name: a, expression: facts.x}\n  - {name: a, expression: facts.x}\n",
+			`line 3: kubernetes.labels[0].name: "Size": want small letters, digits and dashes, at most 56` + "\n" +
+				"line 3: kubernetes.labels[0].expression: line 1, column 1: no facts\nline 5: kubernetes.labels[2].name: a second label a",
 		},
 		"an unknown profile": {
 			"readiness: {profile: libvrit}\n",
@@ -237,8 +244,9 @@ func TestParseFillsInDefaults(t *testing.T) {
 func TestPrintedConfigurationParsesToItself(t *testing.T) {
 	want := Default()
 	want.Telemetry.LibvirtURIs = []string{"qemu:///system", "qemu+unix:///system?socket=/run/a b"}
-	example := Example()
+	example := Example().Readiness
 	want.Readiness.Profiles, want.Readiness.Rules, want.Readiness.Profile = example.Profiles, example.Rules, "gpu"
+	want.Kubernetes.Labels = Example().Kubernetes.Labels
 	text, err := Print(want)
 	if err != nil {
 		t.Fatal(err)
@@ -259,13 +267,16 @@ func TestPrintedExamplesAreValid(t *testing.T) {
 		t.Fatal(err)
 	}
 	var example strings.Builder
-	example.WriteString("readiness:\n")
-	within := false
+	within, section := false, ""
 	for line := range strings.Lines(string(text)) {
 		body, comment := strings.CutPrefix(line, "  # ")
 		switch {
-		case comment && (body == "profiles:\n" || body == "rules:\n"):
+		case line == "readiness:\n" || line == "kubernetes:\n":
+			section = line
+		case comment && (body == "profiles:\n" || body == "rules:\n" || body == "labels:\n"):
 			within = true
+			example.WriteString(section)
+			section = ""
 			fallthrough
 		case comment && within:
 			example.WriteString("  " + body)
@@ -277,9 +288,10 @@ func TestPrintedExamplesAreValid(t *testing.T) {
 	if err != nil {
 		t.Fatalf("%v\n%s", err, example.String())
 	}
-	want := Default().Readiness
-	want.Profiles, want.Rules = Example().Profiles, Example().Rules
-	if diff := cmp.Diff(want, config.Readiness); diff != "" {
+	want := Default()
+	want.Readiness.Profiles, want.Readiness.Rules = Example().Readiness.Profiles, Example().Readiness.Rules
+	want.Kubernetes.Labels = Example().Kubernetes.Labels
+	if diff := cmp.Diff(want, config); diff != "" {
 		t.Error(diff)
 	}
 }

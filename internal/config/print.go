@@ -12,7 +12,7 @@ import (
 // Print returns a configuration as YAML, every field with its documentation.
 func Print(config Config) ([]byte, error) {
 	comments := yaml.CommentMap{}
-	if err := document(comments, reflect.ValueOf(Config{Readiness: Example()}), "$"); err != nil {
+	if err := document(comments, reflect.ValueOf(Example()), "$"); err != nil {
 		return nil, err
 	}
 	out, err := yaml.MarshalWithOptions(config, yaml.WithComment(comments), yaml.IndentSequence(true))

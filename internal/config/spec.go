@@ -22,7 +22,15 @@ type Web struct {
 
 // Kubernetes configures the way to the cluster.
 type Kubernetes struct {
-	Kubeconfig string `yaml:"kubeconfig" doc:"File with the cluster's address and the agent's credentials. Empty: the service account of the agent's pod."`
+	Kubeconfig string  `yaml:"kubeconfig" doc:"File with the cluster's address and the agent's credentials. Empty: the service account of the agent's pod."`
+	Publish    bool    `yaml:"publish" doc:"Whether the node's labels and conditions, and its NodeVirtualization, are written. It needs a way to the cluster, and the node's name in the environment variable NODE_NAME."`
+	Labels     []Label `yaml:"labels" doc:"Labels of your own, beside those of docs/labels.md: virtnode.io/custom.NAME."`
+}
+
+// Label is a label of the user's own.
+type Label struct {
+	Name       string `yaml:"name" doc:"What stands after virtnode.io/custom.: small letters, digits and dashes."`
+	Expression string `yaml:"expression" doc:"The value, in CEL about facts, as in readiness.rules: a text, a number, or true (the label is true) and false (there is no label). While what it asks is not known, the label stays as it is."`
 }
 
 // Telemetry configures where VMs are found and how patiently.
@@ -69,7 +77,7 @@ type Rule struct {
 
 // Network configures the host network. Without policies it is left alone.
 type Network struct {
-	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: what the agent has changed before is brought back."`
+	Policies       []string          `yaml:"policies" doc:"Files of HostNetwork policies, as for nodeagent plan; * and ? stand for any text in a name. They are read again at every interval. What is new is applied, once; so is everything after a reboot. Empty: the HostNetworks of the cluster are followed instead, or, on a host that is in none, what the agent has changed before is brought back."`
 	NodeLabels     map[string]string `yaml:"nodeLabels" doc:"Labels of this node that a policy's nodeSelector may ask for, besides kubernetes.io/hostname."`
 	Interval       time.Duration     `yaml:"interval" doc:"Time between two looks whether the host is still as the policies want it."`
 	Repair         bool              `yaml:"repair" doc:"Whether what has drifted is brought back, if that disturbs nobody. Otherwise it is only reported."`
@@ -103,13 +111,21 @@ func Default() Config {
 		Network: Network{
 			Policies: []string{}, NodeLabels: map[string]string{}, Interval: 30 * time.Second, StateDirectory: "/var/lib/nodeagent/network",
 		},
-		Log: Log{Level: "info", Format: "auto"},
+		Kubernetes: Kubernetes{Publish: true, Labels: []Label{}},
+		Log:        Log{Level: "info", Format: "auto"},
 	}
 }
 
-// Example returns profiles and rules that show how they are written. Print
-// puts them beside those fields, as comments.
-func Example() Readiness {
+// Example returns profiles, rules and labels that show how they are written.
+// Print puts them beside those fields, as comments.
+func Example() Config {
+	return Config{Readiness: exampleOfReadiness(), Kubernetes: Kubernetes{Labels: []Label{{
+		Name:       "size",
+		Expression: `facts.cpu.info.value.cpus >= 64 ? "large" : "small"`,
+	}}}}
+}
+
+func exampleOfReadiness() Readiness {
 	return Readiness{
 		Profiles: map[string]Profile{"gpu": {
 			Base:        "kubevirt",

@@ -15,6 +15,7 @@ import (
 type Known struct {
 	URI        func(string) error // judges a libvirt URI
 	Expression func(string) error // judges a rule's expression
+	Label      func(string) error // judges that of a label
 	Profiles   []string           // the built-in ones
 	Groups     []string           // of metric families
 	Compats    []string           // other exporters
@@ -45,6 +46,7 @@ func Validate(config Config, known Known) []Error {
 			bad(fmt.Sprintf("network.policies[%d]", i), "%q: want a path from /, or a pattern", pattern)
 		}
 	}
+	problems = append(problems, validateLabels(config.Kubernetes.Labels, known)...)
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, config.Log.Level) {
 		bad("log.level", "%q: want one of %v", config.Log.Level, levels)
 	}
@@ -52,6 +54,33 @@ func Validate(config Config, known Known) []Error {
 		bad("log.format", "%q: want one of %v", config.Log.Format, formats)
 	}
 	return append(problems, validateReadiness(config.Readiness, known)...)
+}
+
+// mostOwnLabels is what a node has room for beside the agent's own.
+const mostOwnLabels = 20
+
+func validateLabels(labels []Label, known Known) []Error {
+	var problems []Error
+	bad := func(path, format string, args ...any) {
+		problems = append(problems, Error{Path: "kubernetes.labels" + path, Message: fmt.Sprintf(format, args...)})
+	}
+	if len(labels) > mostOwnLabels {
+		bad("", "%d labels: want at most %d", len(labels), mostOwnLabels)
+		return problems
+	}
+	for i, label := range labels {
+		at := fmt.Sprintf("[%d].", i)
+		// The prefix counts towards the 63 letters that a name may have.
+		if !ruleName.MatchString(label.Name) || len(label.Name) > 63-len("custom.") {
+			bad(at+"name", "%q: want small letters, digits and dashes, at most 56", label.Name)
+		} else if slices.ContainsFunc(labels[:i], func(l Label) bool { return l.Name == label.Name }) {
+			bad(at+"name", "a second label %s", label.Name)
+		}
+		if err := known.Label(label.Expression); err != nil {
+			bad(at+"expression", "%v", err)
+		}
+	}
+	return problems
 }
 
 // validateTelemetry looks at the VMs, and what is served about them.

@@ -7,13 +7,14 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 var (
-	ruleName    = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
-	ruleReason  = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{1,62}$`)
-	ruleLevels  = []string{"required", "recommended", "optional"}
-	printedText = regexp.MustCompile(`^[^\pC]{1,1000}$`)
+	ruleName   = regexp.MustCompile(`^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`)
+	ruleReason = regexp.MustCompile(`^[A-Z][A-Za-z0-9]{1,62}$`)
+	ruleLevels = []string{"required", "recommended", "optional"}
 )
 
 // mostRules bounds what a check of the host may cost.
@@ -103,16 +104,22 @@ func validateRules(rules []Rule, known Known, bad func(path, format string, args
 		if !ruleReason.MatchString(rule.Reason) {
 			bad(at("reason"), "%q: want one word in CamelCase, such as TooFewPages", rule.Reason)
 		}
-		if !printedText.MatchString(rule.Message) {
+		if !isPrinted(rule.Message) {
 			bad(at("message"), "want what is said when the rule does not hold, on one line")
 		}
-		if !printedText.MatchString(rule.Remedy) {
+		if !isPrinted(rule.Remedy) {
 			bad(at("remedy"), "want what a person can do about it, on one line")
 		}
 		if !slices.Contains(ruleLevels, rule.Level) {
 			bad(at("level"), "%q: want one of %v", rule.Level, ruleLevels)
 		}
 	}
+}
+
+// isPrinted reports whether a text is one line of at most 1,000 letters.
+func isPrinted(text string) bool {
+	other := func(r rune) bool { return unicode.Is(unicode.C, r) } // control, format, private
+	return text != "" && utf8.RuneCountInString(text) <= 1000 && utf8.ValidString(text) && !strings.ContainsFunc(text, other)
 }
 
 // circleOf follows the bases of a profile: "a, b, a", or empty.

@@ -155,8 +155,9 @@ func cardsOf(cards []hostnet.Card, policies []v1alpha1.HostNetwork) ([]sriov.Spe
 
 // Ask says who wants a change, and which one exactly.
 type Ask struct {
-	Who  string
-	Plan string // the hash of the plan that was looked at; empty: whatever is to be done
+	Who   string
+	Plan  string // the hash of the plan that was looked at; empty: whatever is to be done
+	Again bool   // although the same plan cut the node off before
 }
 
 // Apply carries out what is to be done for policies, or nothing of it. What a
@@ -179,7 +180,7 @@ func (n *Network) Apply(ctx context.Context, ask Ask, policies []v1alpha1.HostNe
 			return reconcile.Outcome{}, err
 		}
 	}
-	request := reconcile.Request{Who: ask.Who, Again: ask.Plan != "", Probes: reconcile.Value(view.probes)}
+	request := reconcile.Request{Who: ask.Who, Again: ask.Again, Probes: reconcile.Value(view.probes)}
 	for _, policy := range view.Policies {
 		request.Policies = append(request.Policies, policy.Name)
 	}

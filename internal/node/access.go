@@ -61,7 +61,7 @@ func Config(kubeconfig string) (*rest.Config, error) {
 	if kubeconfig == "" {
 		config, err := rest.InClusterConfig()
 		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig")
+			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig, or with --kubeconfig")
 		}
 		if err != nil {
 			return nil, fmt.Errorf("find the cluster: %w", err)
@@ -73,6 +73,11 @@ func Config(kubeconfig string) (*rest.Config, error) {
 		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
 	}
 	return config, nil
+}
+
+// ConfigOf returns what finds the way to the cluster when it is asked.
+func ConfigOf(kubeconfig string) func() (*rest.Config, error) {
+	return func() (*rest.Config, error) { return Config(kubeconfig) }
 }
 
 // NewAccess asks nobody yet. The agent's credentials need the rights of the

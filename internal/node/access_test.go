@@ -163,7 +163,7 @@ func TestAnswersAreBounded(t *testing.T) {
 func TestConfigSaysWhatIsMissing(t *testing.T) {
 	t.Setenv("KUBERNETES_SERVICE_HOST", "")
 	for file, want := range map[string]string{
-		"":                                    "find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig",
+		"":                                    "find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig, or with --kubeconfig",
 		filepath.Join(t.TempDir(), "missing"): "no such file",
 	} {
 		if _, err := Config(file); err == nil || !strings.Contains(err.Error(), want) {

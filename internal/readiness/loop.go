@@ -27,6 +27,8 @@ type Options struct {
 	Hugepages func(ctx context.Context) string
 	// Listen starts to receive events; an error means that there are none.
 	Listen func() (Events, error)
+	// Observed is told of every probe, one after the other; nil: nobody listens.
+	Observed func(State)
 	// Random returns numbers in [0,1).
 	Random func() float64
 	Log    *slog.Logger
@@ -109,6 +111,9 @@ func (l *Loop) probe(ctx context.Context, trigger Trigger) {
 	l.state = next
 	l.mu.Unlock()
 	l.logChanges(before, next, trigger)
+	if l.opt.Observed != nil {
+		l.opt.Observed(next)
+	}
 }
 
 // logChanges says what an operator would act on.

@@ -38,8 +38,8 @@ func TestApplyEndsInTheNewState(t *testing.T) {
 	if err != nil || len(state.Originals) != 4 {
 		t.Fatalf("got %+v, %v", state, err)
 	}
-	if original, ours := state.Original("fake/value c"); !ours || string(original.Was) != "3" || string(original.Want) != "null" {
-		t.Errorf("original of c: %+v, %v", original, ours)
+	if c := state.Originals[2]; c.Key() != "fake/value c" || string(c.Was) != "3" || string(c.Want) != "null" {
+		t.Errorf("original of c: %+v", c)
 	}
 	history, err := os.ReadDir(filepath.Join(loop.Dir, historyDir))
 	if err != nil || len(history) != 1 || history[0].Name() != outcome.Transaction {

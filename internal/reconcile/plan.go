@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -62,11 +61,18 @@ func (p Plan) Converged() bool { return len(p.Steps) == 0 && len(p.Refusals) == 
 // Join puts plans one after the other.
 func Join(plans ...Plan) Plan {
 	var all Plan
+	steps := 0
 	for _, p := range plans {
-		all.Steps = slices.Concat(all.Steps, p.Steps)
-		all.Refusals = slices.Concat(all.Refusals, p.Refusals)
-		all.Notes = slices.Concat(all.Notes, p.Notes)
-		all.Forget = slices.Concat(all.Forget, p.Forget)
+		steps += len(p.Steps)
+	}
+	if steps > 0 {
+		all.Steps = make([]Step, 0, steps) // they may be thousands
+	}
+	for _, p := range plans {
+		all.Steps = append(all.Steps, p.Steps...)
+		all.Refusals = append(all.Refusals, p.Refusals...)
+		all.Notes = append(all.Notes, p.Notes...)
+		all.Forget = append(all.Forget, p.Forget...)
 	}
 	return all
 }

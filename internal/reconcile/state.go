@@ -53,15 +53,6 @@ func ReadState(dir string) (State, error) {
 	return state, nil
 }
 
-// Original returns the first value of a property that is ours.
-func (s State) Original(key string) (Step, bool) {
-	i := slices.IndexFunc(s.Originals, func(o Step) bool { return o.Key() == key })
-	if i < 0 {
-		return Step{}, false
-	}
-	return s.Originals[i], true
-}
-
 // fold takes in the steps of a transaction. To do so twice changes nothing.
 func (s State) fold(transaction string, steps []Step) State {
 	if s.Last == transaction {
@@ -69,26 +60,32 @@ func (s State) fold(transaction string, steps []Step) State {
 	}
 	s.Last = transaction
 	s.Originals = slices.Clone(s.Originals)
+	at := make(map[string]int, len(s.Originals)+len(steps)) // by key; they may be thousands
+	for i, original := range s.Originals {
+		at[original.Key()] = i
+	}
 	for _, step := range steps {
-		at := slices.IndexFunc(s.Originals, func(o Step) bool { return o.Key() == step.Key() })
-		if at < 0 {
-			if !Same(step.Was, step.Want) {
-				step.Hits, step.Text = nil, ""
-				s.Originals = append(s.Originals, step)
-			}
+		key := step.Key()
+		i, ours := at[key]
+		if !ours {
+			at[key] = len(s.Originals)
+			step.Hits, step.Text = nil, ""
+			s.Originals = append(s.Originals, step)
 			continue
 		}
-		s.Originals[at].Want, s.Originals[at].Policy, s.Originals[at].Target = step.Want, step.Policy, step.Target
-		if Same(s.Originals[at].Was, step.Want) {
-			s.Originals = slices.Delete(s.Originals, at, at+1)
-		}
+		s.Originals[i].Want, s.Originals[i].Policy, s.Originals[i].Target = step.Want, step.Policy, step.Target
 	}
+	s.Originals = slices.DeleteFunc(s.Originals, func(o Step) bool { return Same(o.Was, o.Want) })
 	return s
 }
 
 // forget drops what is back without us.
 func (s State) forget(keys []string) State {
-	s.Originals = slices.DeleteFunc(slices.Clone(s.Originals), func(o Step) bool { return slices.Contains(keys, o.Key()) })
+	gone := make(map[string]bool, len(keys))
+	for _, key := range keys {
+		gone[key] = true
+	}
+	s.Originals = slices.DeleteFunc(slices.Clone(s.Originals), func(o Step) bool { return gone[o.Key()] })
 	return s
 }
 

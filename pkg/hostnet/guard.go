@@ -34,7 +34,7 @@ func (s *State) value(kind string, link *Link, item string) json.RawMessage {
 
 // judge refuses the steps of a plan that a guard would stop anyway.
 func (p *planner) judge() {
-	g := &guard{state: p.state, uplink: p.state.Uplink(), mine: portsOfOurs(p.ours.Originals), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
+	g := &guard{state: p.state, uplink: p.state.Uplink(), mine: portsOfOurs(p.originals), gone: make(map[string]bool), loose: make(map[string]bool), shrunk: make(map[string]int)}
 	for _, s := range p.plan.Steps {
 		if refusal := g.forbids(s); refusal != nil {
 			p.refuse(*refusal)

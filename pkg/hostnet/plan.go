@@ -13,11 +13,20 @@ import (
 // what was there before. It is pure.
 func Plan(spec Spec, state State, ours reconcile.State) reconcile.Plan {
 	p := &planner{
-		spec: spec, state: &state, ours: ours,
+		spec: spec, state: &state, byKey: make(map[string]reconcile.Step),
 		want: make(map[string]*Wanted), said: make(map[string]bool), remade: make(map[string]bool), detached: make(map[string]bool), freed: make(map[string]Attachment),
 	}
 	for i := range spec.Links {
 		p.want[spec.Links[i].Name] = &spec.Links[i]
+	}
+	for _, original := range ours.Originals {
+		if original.Writer() != WriterName {
+			continue
+		}
+		p.originals = append(p.originals, original)
+		if _, known := p.byKey[original.Key()]; !known {
+			p.byKey[original.Key()] = original
+		}
 	}
 	p.foresee()
 	p.detach()
@@ -35,10 +44,11 @@ func Plan(spec Spec, state State, ours reconcile.State) reconcile.Plan {
 }
 
 type planner struct {
-	spec  Spec
-	state *State
-	ours  reconcile.State
-	plan  reconcile.Plan
+	spec      Spec
+	state     *State
+	originals []reconcile.Step // of links, in the order in which they became ours
+	byKey     map[string]reconcile.Step
+	plan      reconcile.Plan
 
 	want     map[string]*Wanted
 	said     map[string]bool       // keys of properties that somebody wants something of
@@ -64,7 +74,7 @@ func key(kind, identity, item string) string {
 
 // madeByUs returns how we made a link, if we did.
 func (p *planner) madeByUs(name string) (Device, bool) {
-	original, ours := p.ours.Original(key(stepDevice, "name:"+name, ""))
+	original, ours := p.byKey[key(stepDevice, "name:"+name, "")]
 	if !ours || reconcile.Same(original.Want, nil) {
 		return Device{}, false
 	}
@@ -75,7 +85,7 @@ func (p *planner) madeByUs(name string) (Device, bool) {
 // foresee decides which links have to go: those of ours that nobody wants, and
 // those that cannot become what is wanted of them, with all that lies on them.
 func (p *planner) foresee() {
-	for _, original := range p.ours.Originals {
+	for _, original := range p.originals {
 		if original.Kind != stepDevice {
 			continue
 		}
@@ -150,7 +160,7 @@ func (p *planner) detach() {
 			continue
 		}
 		w := p.want[link.Name]
-		original, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
+		original, ours := p.byKey[key(stepMaster, link.Identity(), "")]
 		staying := w != nil && w.Master == link.Master && !p.remade[link.Master] && !p.remade[link.Name]
 		if staying || !ours && !p.remade[link.Master] && (w == nil || w.Master == "") {
 			continue
@@ -245,7 +255,7 @@ func (p *planner) inBond(name string) bool {
 		return false
 	}
 	master, found := p.state.Link(link.Master)
-	_, ours := p.ours.Original(key(stepMaster, link.Identity(), ""))
+	_, ours := p.byKey[key(stepMaster, link.Identity(), "")]
 	return found && ours && master.Kind == KindBond
 }
 
@@ -264,7 +274,7 @@ func (p *planner) final(name string) int {
 	case link == nil:
 		return 0
 	}
-	if original, ours := p.ours.Original(key(stepMTU, link.Identity(), "")); ours {
+	if original, ours := p.byKey[key(stepMTU, link.Identity(), "")]; ours {
 		was, err := reconcile.Read[int](original.Was)
 		want, err2 := reconcile.Read[int](original.Want)
 		if err == nil && err2 == nil && want == p.mtu(link) {
@@ -288,7 +298,7 @@ func (p *planner) mtus(raise bool) {
 			continue
 		}
 		k := key(stepMTU, link.Identity(), "")
-		_, ours := p.ours.Original(k)
+		_, ours := p.byKey[k]
 		if w == nil && !ours {
 			continue
 		}

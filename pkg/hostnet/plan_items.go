@@ -43,7 +43,7 @@ func (p *planner) items() {
 // itemOurs reports whether we have given a link an address, a route or an
 // alternative name.
 func (p *planner) itemOurs(kind string, w *Wanted, item string) bool {
-	if original, ours := p.ours.Original(key(kind, w.Identity, item)); ours {
+	if original, ours := p.byKey[key(kind, w.Identity, item)]; ours {
 		return reconcile.Same(original.Want, reconcile.Value(true))
 	}
 	made, _ := p.madeByUs(w.Name)

@@ -15,9 +15,12 @@ func (p *planner) restore() {
 }
 
 func (p *planner) restoreKind(kind string) {
-	for _, original := range slices.Backward(p.ours.Originals) {
+	for _, original := range slices.Backward(p.originals) {
+		if original.Kind != kind {
+			continue
+		}
 		k := original.Key()
-		if original.Kind != kind || p.said[k] {
+		if p.said[k] {
 			continue
 		}
 		p.said[k] = true

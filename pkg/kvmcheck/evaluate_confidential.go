@@ -22,24 +22,53 @@ const wantConfidential = "only for confidential VMs: "
 // ready when one technology is.
 func evaluateConfidential(facts Facts) []Finding {
 	const area, check = "guests", "confidential"
-	var all []technology
-	switch facts.Host.Arch {
-	case "amd64":
-		if why := sevContradiction(facts); why != "" {
-			return []Finding{{
-				Area: area, Check: check, Status: Unknown, Reason: ConfidentialIncoherent, Message: why,
-				Remedy: wantConfidential + "reload kvm_amd with sev, sev_es and sev_snp all on; dmesg | grep -i sev",
-			}}
-		}
-		all = []technology{sevSNP(facts), sevES(facts), sev(facts), tdx(facts)}
-	case "s390x":
-		all = []technology{secureExecutionOf(facts)}
-	case "arm64":
+	if why := sevContradiction(facts); facts.Host.Arch == "amd64" && why != "" {
+		return []Finding{{
+			Area: area, Check: check, Status: Unknown, Reason: ConfidentialIncoherent, Message: why,
+			Remedy: wantConfidential + "reload kvm_amd with sev, sev_es and sev_snp all on; dmesg | grep -i sev",
+		}}
+	}
+	all := technologies(facts)
+	switch {
+	case len(all) > 0:
+	case facts.Host.Arch == "arm64":
 		return []Finding{{Area: area, Check: check, Status: Unknown, Reason: RealmsUndefined, Message: "no released kernel shows whether KVM can make realms (CCA)"}}
 	default:
 		return []Finding{undecided(area, check, "nothing is known of confidential VMs on this architecture")}
 	}
 	return []Finding{summarise(area, check, all)}
+}
+
+// technologies lists what this kind of machine may have; none where nothing
+// is known of it.
+func technologies(facts Facts) []technology {
+	switch facts.Host.Arch {
+	case "amd64":
+		return []technology{sevSNP(facts), sevES(facts), sev(facts), tdx(facts)}
+	case "s390x":
+		return []technology{secureExecutionOf(facts)}
+	default:
+		return nil
+	}
+}
+
+// Technologies says by name which ways to keep VMs secret from their host it
+// has: "SEV", "SEV-ES", "SEV-SNP", "TDX", "Secure Execution". One whose room is
+// taken by VMs is there all the same.
+func Technologies(facts Facts) map[string]Status {
+	all := make(map[string]Status)
+	incoherent := facts.Host.Arch == "amd64" && sevContradiction(facts) != ""
+	for _, t := range technologies(facts) {
+		switch {
+		case incoherent:
+			all[t.name] = Unknown
+		case t.reason == ConfidentialExhausted:
+			all[t.name] = Ready
+		default:
+			all[t.name] = t.status
+		}
+	}
+	return all
 }
 
 // summarise lists what works; else names what nobody can tell; else says what

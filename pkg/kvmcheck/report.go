@@ -26,6 +26,12 @@ func NewReport(facts Facts, profile Profile, agent string, at time.Time) Report 
 	return Report{Agent: agent, Time: at, Profile: cmp.Or(profile.Name, DefaultProfile), Verdict: Verdict(findings), Findings: findings, Facts: facts}
 }
 
+// Add adds findings that others have made, and judges anew.
+func (r *Report) Add(findings []Finding) {
+	r.Findings = append(r.Findings, findings...)
+	r.Verdict = Verdict(r.Findings)
+}
+
 // Reasons lists why the verdict is not Ready: the reasons of what is required
 // and not ready.
 func (r Report) Reasons() []Reason {

@@ -12,6 +12,23 @@ const (
 	steadyTime      = time.Minute
 )
 
+// Negatives counts the definite negatives that came in a row. The zero value
+// is an empty row.
+type Negatives struct {
+	count int
+	since time.Time // the first of them
+}
+
+// Add counts a negative of a time, and reports whether they are enough to be
+// believed: three in a row over at least a minute.
+func (n *Negatives) Add(at time.Time) bool {
+	if n.count == 0 {
+		n.since = at
+	}
+	n.count = min(n.count+1, steadyNegatives)
+	return n.count == steadyNegatives && at.Sub(n.since) >= steadyTime
+}
+
 // Durable is a verdict on a check that does not flap, so that labels, and with
 // them the placement of VMs, may follow it.
 type Durable struct {
@@ -31,8 +48,7 @@ type Steady struct{ checks []steadyCheck }
 
 type steadyCheck struct {
 	Durable
-	negatives int       // in a row, up to now
-	since     time.Time // the first of them
+	negatives Negatives // up to now
 }
 
 // Observe returns the verdicts after the findings of a time. A check becomes
@@ -63,9 +79,9 @@ func (s Steady) Observe(at time.Time, findings []Finding) Steady {
 		switch {
 		case seen[check.Key()]:
 		case unsure[check.Area]:
-			check.negatives = 0
+			check.negatives = Negatives{}
 			next = append(next, check)
-		case !check.refused(at):
+		case !check.negatives.Add(at):
 			next = append(next, check)
 		}
 	}
@@ -97,31 +113,22 @@ func (s Steady) Verdict() Status {
 // is too early to believe it.
 func (s Steady) Pending() bool {
 	return slices.ContainsFunc(s.checks, func(check steadyCheck) bool {
-		return check.negatives > 0 && check.Status != NotReady
+		return check.negatives.count > 0 && check.Status != NotReady
 	})
 }
 
 func (c *steadyCheck) observe(at time.Time, status Status) {
 	switch status {
 	case Ready:
-		c.negatives = 0
+		c.negatives = Negatives{}
 		c.turn(Ready)
 	case NotReady:
-		if c.refused(at) {
+		if c.negatives.Add(at) {
 			c.turn(NotReady)
 		}
 	default:
-		c.negatives = 0
+		c.negatives = Negatives{}
 	}
-}
-
-// refused counts a negative, and reports whether they are enough.
-func (c *steadyCheck) refused(at time.Time) bool {
-	if c.negatives == 0 {
-		c.since = at
-	}
-	c.negatives = min(c.negatives+1, steadyNegatives)
-	return c.negatives == steadyNegatives && at.Sub(c.since) >= steadyTime
 }
 
 func (c *steadyCheck) turn(to Status) {

@@ -40,6 +40,12 @@ func (s *Server) appendPage(ctx context.Context, w *writer) error {
 	if s.opt.Readiness != nil {
 		appendReadiness(w, s.opt.Readiness())
 	}
+	if s.opt.Network != nil {
+		appendNetwork(w, s.opt.Network())
+	}
+	if s.opt.Publish != nil {
+		appendPublish(w, s.opt.Publish())
+	}
 	if s.opt.Programs != nil {
 		write(w, programFamilies[:], s.opt.Programs(), labelProgram)
 	}

@@ -35,9 +35,13 @@ type Options struct {
 	Version string
 	// Readiness returns nil before the first probe of the host.
 	Readiness func() *Readiness
-	Tasks     func() []TaskState
-	Programs  func() []ProgramState // in the kernel
-	Config    func() ConfigState
+	// Network returns nil while nobody watches over the host's network.
+	Network func() *Network
+	// Publish returns nil while nothing is published to a cluster.
+	Publish  func() *Publish
+	Tasks    func() []TaskState
+	Programs func() []ProgramState // in the kernel
+	Config   func() ConfigState
 	// Report returns the last readiness report, to be served as JSON; an
 	// error means that there is none yet.
 	Report func() (any, error)

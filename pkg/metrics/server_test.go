@@ -65,6 +65,18 @@ func fullServer() *Server {
 				},
 			}
 		},
+		Publish: func() *Publish {
+			return &Publish{
+				Up: true, Writes: []NamedCount{{"labels", 2}}, Errors: []NamedCount{{"Unreachable", 5}}, Conflicts: 3, InConflict: 1,
+				Labels: 20, LabelsCut: 4, LastSuccess: time.Unix(1_700_000_050, 0),
+			}
+		},
+		Network: func() *Network {
+			return &Network{
+				Last: time.Unix(1_700_000_060, 0), Checked: true, Drift: 2, Refusals: 1, Plans: 30, Applies: 4, Rollbacks: 3, Stuck: true,
+				VFs: []VFCount{{"eth0", "fast", "used", 3}, {"eth0", "", "free", 4}},
+			}
+		},
 		Tasks: func() []TaskState {
 			return []TaskState{{Name: "http", State: TaskReady}, {Name: "vms", State: "failed", Err: "no", Restarts: 3}}
 		},
@@ -105,6 +117,24 @@ func TestMetricsPage(t *testing.T) {
 		`virtnode_check_status{area="iommu",check="kernel",level="optional",status="Unknown",reason="ReadFailed"} 1`,
 		`virtnode_check_transitions_total{area="kvm",check="device"} 2`,
 		`virtnode_check_transitions_total{area="kvm",check="nested"} 0`,
+		`virtnode_node_publish_up 1`,
+		`virtnode_node_publish_writes_total{object="labels"} 2`,
+		`virtnode_node_publish_errors_total{reason="Unreachable"} 5`,
+		`virtnode_node_publish_conflicts_total 3`,
+		`virtnode_node_publish_fields_in_conflict 1`,
+		`virtnode_node_publish_labels 20`,
+		`virtnode_node_publish_labels_cut 4`,
+		`virtnode_node_publish_last_success_timestamp_seconds 1700000050`,
+		`virtnode_net_drift 2`,
+		`virtnode_net_refusals 1`,
+		`virtnode_net_check_successful 1`,
+		`virtnode_net_last_check_timestamp_seconds 1700000060`,
+		`virtnode_net_stuck 1`,
+		`virtnode_net_plans_total 30`,
+		`virtnode_net_applies_total 4`,
+		`virtnode_net_rollbacks_total 3`,
+		`virtnode_net_vfs{pf="eth0",pool="fast",state="used"} 3`,
+		`virtnode_net_vfs{pf="eth0",pool="",state="free"} 4`,
 		`virtnode_task_up{task="http"} 1`,
 		`virtnode_task_up{task="vms"} 0`,
 		`virtnode_task_state{task="vms",state="failed"} 1`,

@@ -16,7 +16,6 @@ type Report struct {
 // NewReport judges, for a kind of node, a host and the stack around its KVM.
 func NewReport(host kvmcheck.Facts, stack Facts, profile kvmcheck.Profile, agent string, at time.Time) Report {
 	report := kvmcheck.NewReport(host, profile, agent, at)
-	report.Findings = append(report.Findings, Evaluate(stack, host, profile)...)
-	report.Verdict = kvmcheck.Verdict(report.Findings)
+	report.Add(Evaluate(stack, host, profile))
 	return Report{Report: report, Stack: stack}
 }

@@ -20,6 +20,9 @@ const (
 	// would be missing; what was known before is waited for much less.
 	patience      = 500 * time.Millisecond
 	patienceAgain = 50 * time.Millisecond
+	// patienceVFs is how long a driver may take to count; some ask their card
+	// for each virtual function.
+	patienceVFs = 100 * time.Millisecond
 	// mostLost is after how much time lost a collection waits no more.
 	mostLost = 200 * time.Millisecond
 	// lasting is how long what a process has is believed to stay as it is:
@@ -198,8 +201,9 @@ func (b *belongings) addVF(root *hostfs.Root, address string) {
 	}
 }
 
-// readVFs asks for the counters of all virtual functions, each physical one once.
-func (s *scanner) readVFs(vms []VM) {
+// readVFs asks for the counters of all virtual functions, each physical one
+// once. The kernel answers when nobody changes a network device.
+func (s *scanner) readVFs(careful *careful, vms []VM) {
 	if s.vfs == nil {
 		return
 	}
@@ -214,7 +218,8 @@ func (s *scanner) readVFs(vms []VM) {
 					asked = make(map[string]map[int]VFCounters)
 				}
 				// What cannot be told has no counters, now for none of them.
-				counters, _ = s.vfs.VFCounters(vf.PF)
+				reader, pf := s.vfs, vf.PF
+				counters, _ = take(careful, patienceVFs, "count VFs of", pf, func() (map[int]VFCounters, error) { return reader.VFCounters(pf) })
 				asked[vf.PF] = counters
 			}
 			vf.VFCounters = counters[vf.Index]

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -96,6 +97,38 @@ func TestVirtualFunctionsHaveTheirPFsCounters(t *testing.T) {
 		if diff := cmp.Diff(want, scan(t, s)[0].Process.VFs); diff != "" {
 			t.Errorf("(-want +got):\n%s", diff)
 		}
+	}
+}
+
+// stuck is a driver that never answers.
+type stuck struct{ asked atomic.Int32 }
+
+func (s *stuck) VFCounters(string) (map[int]VFCounters, error) {
+	s.asked.Add(1)
+	select {}
+}
+
+// TestADriverThatHangsCostsItsCountersOnly asks it once, and goes on.
+func TestADriverThatHangsCostsItsCountersOnly(t *testing.T) {
+	h := newHost(t)
+	h.process(10, 1, "qemu-kvm\x00-name\x00web\x00", 50)
+	h.hold("10", "4", "/dev/vfio/17", "")
+	const pci = "/sys/bus/pci/devices/"
+	h.write("/sys/kernel/iommu_groups/17/devices/0000:65:02.1/class", "")
+	h.link(pci+"0000:65:02.1/physfn", "../0000:65:00.0")
+	h.write(pci+"0000:65:00.0/net/ens1f0/mtu", "")
+	h.link(pci+"0000:65:00.0/virtfn1", "../0000:65:02.1")
+	driver := new(stuck)
+	s := newScanner(Options{Root: h.root, Now: newClock().Now, VFs: driver})
+	t.Cleanup(s.close)
+	for range 3 {
+		vm := scan(t, s)[0]
+		if diff := cmp.Diff([]VF{{Address: "0000:65:02.1", PF: "ens1f0", Index: 1}}, vm.Process.VFs); diff != "" || !vm.Process.Resident.Set {
+			t.Errorf("(-want +got):\n%s%+v", diff, vm.Process)
+		}
+	}
+	if asked := driver.asked.Load(); asked != 1 {
+		t.Errorf("asked %d times", asked)
 	}
 }
 

@@ -196,6 +196,104 @@ func TestARealTap(t *testing.T) {
 	}
 }
 
+// TestARealMacvtap holds a macvtap, which counts as the guest does, and another
+// way round than a tap.
+func TestARealMacvtap(t *testing.T) {
+	var missing error
+	if os.Getuid() != 0 {
+		missing = errors.New("need root to make a macvtap")
+	}
+	hosttest.Need(t, hosttest.Libvirt, missing)
+	runtime.LockOSThread() // never unlocked: the thread ends with its namespaces
+	if err := errors.Join(unix.Unshare(unix.CLONE_NEWNET|unix.CLONE_NEWNS), unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, "")); err != nil {
+		t.Fatal(err)
+	}
+	for _, line := range []string{
+		"link add below type veth peer name wire", "link set below up", "link set wire up",
+		"link add link below name macvtap7 type macvtap mode bridge", "link set macvtap7 up",
+	} {
+		if out, err := exec.Command("ip", strings.Fields(line)...).CombinedOutput(); err != nil {
+			t.Fatalf("ip %s: %v: %s", line, err, out)
+		}
+	}
+	tap := openMacvtap(t, "macvtap7")
+	p := pretendQEMU(t, t.TempDir(), "web", func(cmd *exec.Cmd) { cmd.ExtraFiles = []*os.File{tap} }, "CPU 0/KVM")
+	s := realScanner(t)
+	before := readOne(t, s, p.pid()).Interfaces
+	if len(before) != 1 || before[0].Name != "macvtap7" {
+		t.Fatalf("interfaces %+v", before)
+	}
+	frame := make([]byte, 100)
+	copy(frame, []byte{2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 0x88, 0xb5})
+	for range 5 { // the guest sends
+		if _, err := tap.Write(frame); err != nil {
+			t.Fatal(err)
+		}
+	}
+	after := readOne(t, s, p.pid()).Interfaces
+	// The kernel itself may send through the interface too.
+	if sent := after[0].Transmit.Packets.V - before[0].Transmit.Packets.V; sent < 5 || sent > 20 {
+		t.Errorf("from %+v to %+v", before, after)
+	}
+	host, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = unix.Close(host) }()
+	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	for range 3 { // somebody on the wire sends to all
+		if err := unix.Sendto(host, frame, 0, &unix.SockaddrLinklayer{Ifindex: indexOf(t, "wire")}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "the frames have arrived", func() bool {
+		return readOne(t, s, p.pid()).Interfaces[0].Receive.Packets.V >= after[0].Receive.Packets.V+3
+	})
+	p.end()
+	if err := tap.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// openMacvtap opens the character device of a macvtap, which udev makes
+// elsewhere. Its number is in the sysfs of this thread's network namespace.
+func openMacvtap(t *testing.T, name string) *os.File {
+	t.Helper()
+	sysfs := t.TempDir()
+	if err := unix.Mount("sysfs", sysfs, "sysfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	node := fmt.Sprintf("tap%d", indexOf(t, name))
+	var major, minor uint32
+	number := readFrom(t, filepath.Join(sysfs, "class/net", name, node, "dev"))
+	if err := unix.Unmount(sysfs, 0); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := fmt.Sscanf(string(number), "%d:%d", &major, &minor); err != nil {
+		t.Fatal(err)
+	}
+	// Beside the machine's own devices, and gone with this mount namespace.
+	if err := unix.Mount("tmpfs", "/dev", "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mknod("/dev/"+node, unix.S_IFCHR|0o600, int(unix.Mkdev(major, minor))); err != nil {
+		t.Fatal(err)
+	}
+	fd, err := unix.Open("/dev/"+node, unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, request); err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), name)
+}
+
 // openTap makes a tap in this thread's network namespace and a socket that
 // sends to it.
 func openTap(t *testing.T, name string) (tap *os.File, host int) {

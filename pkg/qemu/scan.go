@@ -136,7 +136,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	for i, machine := range s.machines {
 		s.readCgroup(machine, &out.processes[i].Cgroup)
 	}
-	s.readVFs(out.vms)
+	s.readVFs(careful, out.vms)
 	s.readRunQueue(out.vms)
 	s.last = out
 	for name, ns := range s.namespaces {

@@ -1,7 +1,7 @@
 package sriov
 
 import (
-	"fmt"
+	"strconv"
 	"strings"
 )
 
@@ -10,15 +10,15 @@ const vlan8021Q = "802.1Q"
 
 // String lists the attributes that there are: "vlan 100 qos 3, trust on".
 func (a Attributes) String() string {
-	var parts []string
+	parts := make([]string, 0, 8)
 	add := func(text string) { parts = append(parts, text) }
 	if a.MAC != "" {
 		add("mac " + a.MAC)
 	}
 	if a.VLAN != nil {
-		text := fmt.Sprintf("vlan %d", *a.VLAN)
+		text := "vlan " + strconv.Itoa(*a.VLAN)
 		if a.QoS != nil && *a.QoS != 0 {
-			text += fmt.Sprintf(" qos %d", *a.QoS)
+			text += " qos " + strconv.Itoa(*a.QoS)
 		}
 		if a.protocol() != vlan8021Q {
 			text += " protocol " + a.VLANProtocol
@@ -26,10 +26,10 @@ func (a Attributes) String() string {
 		add(text)
 	}
 	if a.MinTxRate != nil && *a.MinTxRate != 0 {
-		add(fmt.Sprintf("minTxRate %d", *a.MinTxRate))
+		add("minTxRate " + strconv.Itoa(*a.MinTxRate))
 	}
 	if a.MaxTxRate != nil {
-		add(fmt.Sprintf("maxTxRate %d", *a.MaxTxRate))
+		add("maxTxRate " + strconv.Itoa(*a.MaxTxRate))
 	}
 	if a.SpoofCheck != nil {
 		add("spoofCheck " + onOff(*a.SpoofCheck))

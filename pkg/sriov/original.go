@@ -1,7 +1,6 @@
 package sriov
 
 import (
-	"errors"
 	"fmt"
 	"maps"
 	"slices"
@@ -9,36 +8,99 @@ import (
 	"github.com/virtnode/nodeagent/internal/reconcile"
 )
 
+// before is what a VF was before the first policy, as far as one has changed
+// it: the originals of its properties.
+type before struct{ attributes, driver, mtu *reconcile.Step }
+
+// remember puts an original where it is found.
+func (p *planner) remember(original reconcile.Step) {
+	switch original.Kind {
+	case kindVFs:
+		p.sets[original.Target] = original
+		return
+	case kindAutoprobe:
+		return // as it was, since the end of the plan that changed it
+	}
+	index, err := itemVF(original.Item)
+	if p.before[original.Target] == nil {
+		p.before[original.Target] = make(map[int]*before)
+	}
+	of := p.before[original.Target][index]
+	if of == nil {
+		of = new(before)
+	}
+	switch original.Kind {
+	case kindAttributes:
+		of.attributes = &original
+	case kindDriver:
+		of.driver = &original
+	case kindMTU:
+		of.mtu = &original
+	default:
+		err = fmt.Errorf("nobody knows the property %s", original.Kind)
+	}
+	if err != nil {
+		p.unreadable(original, err)
+		return
+	}
+	p.before[original.Target][index] = of
+}
+
+// unreadable refuses to plan with an original that another version of the
+// agent may have written.
+func (p *planner) unreadable(original reconcile.Step, err error) {
+	p.refuse(&reconcile.Refusal{Guard: "originals", Target: original.Key(), Message: err.Error()}, "")
+}
+
+// was returns what an original says that there was, if there was anything.
+func was[T any](p *planner, original reconcile.Step) (value T, is bool) {
+	value, is, err := known[T](original.Was)
+	if err != nil {
+		p.unreadable(original, err)
+	}
+	return value, is
+}
+
 // original returns what a VF was before the first policy, as far as a policy
 // has changed it, and forgets what is so again.
 func (p *planner) original(pf PFState, index int) wish {
-	var was wish
+	var wanted wish
+	of := p.before[pf.Address][index]
+	if of == nil {
+		return wanted
+	}
 	vf, there := pf.VF(index)
-	if step, ours := p.originals[vfKey(kindAttributes, pf, index)]; ours {
-		was.attributes = originalAttributes(step, vf.Attributes)
-		if there && changed(vf.Attributes, was.attributes).isZero() {
-			p.plan.Forget = append(p.plan.Forget, step.Key())
+	forget := func(step *reconcile.Step) { p.plan.Forget = append(p.plan.Forget, step.Key()) }
+	if of.attributes != nil {
+		attributes, is := was[Attributes](p, *of.attributes)
+		if !is {
+			attributes = fresh(vf.Attributes)
+		}
+		attributes.MAC = "" // no policy's matter
+		wanted.attributes = attributes
+		if there && changed(vf.Attributes, attributes).isZero() {
+			forget(of.attributes)
 		}
 	}
-	if step, ours := p.originals[vfKey(kindDriver, pf, index)]; ours {
-		if before, is, _ := known[binding](step.Was); is {
-			was.driver, was.mtu = before.Driver, before.MTU
+	if of.driver != nil {
+		if before, is := was[binding](p, *of.driver); is {
+			wanted.driver, wanted.mtu = before.Driver, before.MTU
 		} else {
-			was.driver = anyOrNone
+			wanted.driver = anyOrNone
 		}
-		if there && bindingOf(&vf).satisfies(was.driver) {
-			p.plan.Forget = append(p.plan.Forget, step.Key())
-		}
-	}
-	if step, ours := p.originals[vfKey(kindMTU, pf, index)]; ours {
-		if mtu, is, _ := known[int](step.Was); is {
-			was.mtu = mtu
-		}
-		if there && (was.mtu == 0 || vf.MTU == was.mtu) {
-			p.plan.Forget = append(p.plan.Forget, step.Key())
+		if there && bindingOf(&vf).satisfies(wanted.driver) {
+			forget(of.driver)
 		}
 	}
-	return was
+	if of.mtu != nil {
+		if mtu, is := was[int](p, *of.mtu); is {
+			wanted.mtu = mtu
+		}
+		if there && (wanted.mtu == 0 || vf.MTU == wanted.mtu) {
+			forget(of.mtu)
+		}
+	}
+	return wanted
 }
 
 // forgetBeyond forgets what VFs were that are gone, and were not there before
@@ -47,57 +109,18 @@ func (p *planner) forgetBeyond(pf PFState, count int) {
 	if pf.NumVFs != count {
 		return
 	}
-	for _, key := range slices.Sorted(maps.Keys(p.originals)) {
-		index, err := itemVF(p.originals[key].Item)
-		if p.originals[key].Target == pf.Address && err == nil && index >= count {
-			p.plan.Forget = append(p.plan.Forget, key)
+	for _, index := range slices.Sorted(maps.Keys(p.before[pf.Address])) {
+		of := p.before[pf.Address][index]
+		for _, step := range []*reconcile.Step{of.attributes, of.driver, of.mtu} {
+			if step != nil && index >= count {
+				p.plan.Forget = append(p.plan.Forget, step.Key())
+			}
 		}
 	}
 }
 
-func vfKey(kind string, pf PFState, index int) string {
-	return reconcile.Step{Kind: kind, Target: pf.Address, Item: vfItem(index)}.Key()
-}
-
-// readable reports that the values of a step are of their types, as those of
-// another version of the agent may not be.
-func readable(step reconcile.Step) error {
-	var was, want error
-	switch step.Kind {
-	case kindVFs:
-		_, _, was = known[vfSet](step.Was)
-		_, _, want = known[vfSet](step.Want)
-	case kindAutoprobe:
-		_, _, was = known[bool](step.Was)
-		_, _, want = known[bool](step.Want)
-	case kindAttributes:
-		_, _, was = known[Attributes](step.Was)
-		_, _, want = known[Attributes](step.Want)
-	case kindDriver:
-		_, _, was = known[binding](step.Was)
-		_, _, want = known[binding](step.Want)
-	case kindMTU:
-		_, _, was = known[int](step.Was)
-		_, _, want = known[int](step.Want)
-	default:
-		return fmt.Errorf("nobody knows the property %s", step.Kind)
-	}
-	return errors.Join(was, want)
-}
-
-// originalAttributes returns the attributes of before. A VF that a policy made
-// had none: it gets, of those that it has, what drivers give to new ones. The
-// MAC, which is no policy's matter, is left out.
-func originalAttributes(step reconcile.Step, have Attributes) Attributes {
-	was, is, _ := known[Attributes](step.Was)
-	if !is {
-		was = fresh(have)
-	}
-	was.MAC = ""
-	return was
-}
-
-// fresh returns, of the attributes that there are, what new VFs have.
+// fresh returns, of the attributes that there are, what drivers give to new
+// VFs: what one had that a policy has made.
 func fresh(have Attributes) Attributes {
 	var a Attributes
 	if have.VLAN != nil {

@@ -15,16 +15,11 @@ import (
 // their MAC when they are bound, and no network manager of the host sees the
 // interface of a VF that is meant for a VM.
 func Plan(specs []Spec, state State, originals []reconcile.Step) reconcile.Plan {
-	p := planner{state: state, originals: make(map[string]reconcile.Step)}
+	p := planner{state: state, sets: make(map[string]reconcile.Step), before: make(map[string]map[int]*before), refused: make(map[[2]string]bool)}
 	for _, original := range originals {
-		if original.Writer() != WriterName {
-			continue
+		if original.Writer() == WriterName {
+			p.remember(original)
 		}
-		if err := readable(original); err != nil {
-			p.refuse(&reconcile.Refusal{Guard: "originals", Target: original.Key(), Message: err.Error()}, "")
-			continue
-		}
-		p.originals[original.Key()] = original
 	}
 	var wanted []string
 	for _, spec := range specs {
@@ -48,10 +43,12 @@ func Plan(specs []Spec, state State, originals []reconcile.Step) reconcile.Plan 
 }
 
 type planner struct {
-	state     State
-	originals map[string]reconcile.Step // by key
-	plan      reconcile.Plan
-	name      string // of the PF that is being planned
+	state   State
+	sets    map[string]reconcile.Step  // originals of PFs, by address
+	before  map[string]map[int]*before // originals of VFs, by address of the PF and index
+	plan    reconcile.Plan
+	refused map[[2]string]bool // guard and target: said once
+	name    string             // of the PF that is being planned
 }
 
 // add makes room for all steps with the first: to grow is what costs most.
@@ -67,11 +64,10 @@ func (p *planner) add(step reconcile.Step) {
 }
 
 func (p *planner) refuse(refusal *reconcile.Refusal, policy string) {
-	if refusal == nil || slices.ContainsFunc(p.plan.Refusals, func(r reconcile.Refusal) bool {
-		return r.Guard == refusal.Guard && r.Target == refusal.Target
-	}) {
+	if refusal == nil || p.refused[[2]string{refusal.Guard, refusal.Target}] {
 		return
 	}
+	p.refused[[2]string{refusal.Guard, refusal.Target}] = true
 	refusal.Policy = policy
 	p.plan.Refusals = append(p.plan.Refusals, *refusal)
 }
@@ -80,7 +76,7 @@ func (p *planner) refuse(refusal *reconcile.Refusal, policy string) {
 type target struct {
 	policy string
 	set    vfSet
-	vfs    map[int]wish // by index
+	vfs    []wish // by index
 }
 
 // wish is what is wanted of one VF. What is empty is left as it is.
@@ -92,7 +88,7 @@ type wish struct {
 
 // planPF plans for a spec. What no pool wants of a VF goes back.
 func (p *planner) planPF(pf PFState, spec Spec) {
-	want := target{policy: spec.Policy, set: vfSet{Count: spec.NumVFs}, vfs: make(map[int]wish)}
+	want := target{policy: spec.Policy, set: vfSet{Count: spec.NumVFs}, vfs: make([]wish, spec.NumVFs)}
 	pools := spec.pools()
 	for index := range spec.NumVFs {
 		pool := pools[index]
@@ -111,23 +107,25 @@ func (p *planner) planPF(pf PFState, spec Spec) {
 
 // restorePF plans back to what was there before the first policy.
 func (p *planner) restorePF(pf PFState) {
-	want := target{set: vfSet{Count: pf.NumVFs}, vfs: make(map[int]wish)}
-	key := reconcile.Step{Kind: kindVFs, Target: pf.Address}.Key()
-	if original, ours := p.originals[key]; ours {
-		if set, is, err := known[vfSet](original.Was); err == nil && is {
+	want := target{set: vfSet{Count: pf.NumVFs}}
+	if original, ours := p.sets[pf.Address]; ours {
+		if set, is := was[vfSet](p, original); is {
 			want.set = set
 		}
 		if want.set.Count == pf.NumVFs {
-			p.plan.Forget = append(p.plan.Forget, key)
+			p.plan.Forget = append(p.plan.Forget, original.Key())
 			want.set.VFs = nil // what was changed of them since has originals of its own
 		}
 	}
 	p.forgetBeyond(pf, want.set.Count)
-	for index := range want.set.Count {
+	want.vfs = make([]wish, want.set.Count)
+	for index := range want.vfs {
 		want.vfs[index] = p.original(pf, index)
 	}
 	for i, was := range want.set.VFs {
-		want.set.VFs[i] = was.with(want.vfs[was.Index])
+		if was.Index >= 0 && was.Index < len(want.vfs) {
+			want.set.VFs[i] = was.with(want.vfs[was.Index])
+		}
 	}
 	if len(want.set.VFs) > 0 {
 		clear(want.vfs) // all is in the set
@@ -161,12 +159,14 @@ func (p *planner) planTarget(pf PFState, want target) {
 		p.planCount(pf, want)
 	}
 	vfs := make([]*VFState, want.set.Count)
-	for index := range vfs {
-		vfs[index] = &VFState{VF: VF{Index: index}} // one that is to be made
-	}
 	for i := range pf.VFs {
 		if index := pf.VFs[i].Index; !create && index < len(vfs) {
 			vfs[index] = &pf.VFs[i]
+		}
+	}
+	for index := range vfs {
+		if vfs[index] == nil {
+			vfs[index] = &VFState{VF: VF{Index: index}} // one that is to be made
 		}
 	}
 	for _, vf := range vfs {
@@ -252,11 +252,10 @@ func (p *planner) planAttributes(pf *PFState, vf *VFState, want target, create b
 	var was any
 	full := attributes
 	if !create {
-		was, full = vf.Attributes, vf.Attributes.over(attributes)
+		was, full = &vf.Attributes, vf.Attributes.over(attributes)
 		p.refuse(guardVF(pf.PF, *vf), want.policy)
 	}
-	p.add(newStep(kindAttributes, pf.Address, vfItem(vf.Index), want.policy, was, full,
-		fmt.Sprintf("set VF %d of %s: %v", vf.Index, p.name, change)))
+	p.add(newStep(kindAttributes, pf.Address, vfItem(vf.Index), want.policy, was, &full, "set VF "+vfItem(vf.Index)+" of "+p.name+": "+change.String()))
 }
 
 func (p *planner) planDriver(pf *PFState, vf *VFState, policy, driver string, create bool) {

@@ -47,12 +47,14 @@ func NewSpec(policy, address string, want v1alpha1.SRIOV) (Spec, error) {
 	return spec, nil
 }
 
-// pool returns the pool of a VF.
-func (s Spec) pools() map[int]*Pool {
-	of := make(map[int]*Pool, s.NumVFs)
+// pools returns the pool of each VF, by index; nil for one that is in none.
+func (s Spec) pools() []*Pool {
+	of := make([]*Pool, s.NumVFs)
 	for i := range s.Pools {
 		for _, index := range s.Pools[i].VFs {
-			of[index] = &s.Pools[i]
+			if index < len(of) {
+				of[index] = &s.Pools[i]
+			}
 		}
 	}
 	return of

@@ -58,6 +58,9 @@ func (s State) Find(address string) (PFState, bool) {
 
 // VF returns the VF at an index.
 func (p PFState) VF(index int) (VFState, bool) {
+	if index >= 0 && index < len(p.VFs) && p.VFs[index].Index == index {
+		return p.VFs[index], true // none is missing before it
+	}
 	if i := slices.IndexFunc(p.VFs, func(vf VFState) bool { return vf.Index == index }); i >= 0 {
 		return p.VFs[i], true
 	}

@@ -20,20 +20,22 @@ func clusterCommand() *cobra.Command {
 		Use:   "cluster",
 		Short: "A Kubernetes API server and etcd, compiled from their modules",
 	}
-	top.AddCommand(
-		&cobra.Command{
-			Use:   "prepare",
-			Short: "Compile what the cluster tier needs into the cache (ten minutes on a cold machine)",
-			Args:  cobra.NoArgs,
-			RunE: func(cmd *cobra.Command, _ []string) error {
-				out := cmd.OutOrStdout()
-				_, err := cluster.Prepare(cmd.Context(), func(line string) {
-					// Progress that cannot be printed is no reason to stop.
-					_, _ = fmt.Fprintln(out, line)
-				})
-				return err
-			},
+	var nodes bool
+	prepare := &cobra.Command{
+		Use:   "prepare",
+		Short: "Compile what the cluster tier needs into the cache (ten minutes on a cold machine)",
+		Args:  cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			out := cmd.OutOrStdout()
+			return cluster.Prepare(cmd.Context(), nodes, func(line string) {
+				// Progress that cannot be printed is no reason to stop.
+				_, _ = fmt.Fprintln(out, line)
+			})
 		},
+	}
+	prepare.Flags().BoolVar(&nodes, "nodes", false, "also what a cluster with nodes needs (as long again)")
+	top.AddCommand(
+		prepare,
 		&cobra.Command{
 			Use:   "run [-- command...]",
 			Short: "Run an API server until Ctrl-C, or as long as the command runs",

@@ -9,22 +9,27 @@ import (
 	"time"
 )
 
-// Prepare compiles what a control plane needs into the cache and returns the
-// folder of its binaries. What is there already stays; on a cold machine it
-// takes ten minutes. It tells log what it does. It may run in several
-// processes at once, and be killed: a binary appears whole or not at all.
-func Prepare(ctx context.Context, log func(string)) (string, error) {
+// Prepare compiles what a control plane and the manifests' tests need into the
+// cache, and with nodes also what a whole cluster needs. What is there already
+// stays; on a cold machine it takes ten minutes, and as long again for nodes.
+// It tells log what it does. It may run in several processes at once, and be
+// killed: a binary appears whole or not at all.
+func Prepare(ctx context.Context, nodes bool, log func(string)) error {
 	a, err := findAssets()
 	if err != nil {
-		return "", err
+		return err
 	}
-	for _, b := range []batch{a.tether, a.plane} {
+	batches := []batch{a.tether, a.plane, a.packaging}
+	if nodes {
+		batches = append(batches, a.nodes, a.multus)
+	}
+	for _, b := range batches {
 		if err := b.build(ctx, compile, log); err != nil {
-			return "", err
+			return err
 		}
 	}
 	log("ready: Kubernetes " + a.version + " in " + a.plane.dir)
-	return a.plane.dir, nil
+	return nil
 }
 
 // A batch is a set of binaries that are built from one module into one folder.

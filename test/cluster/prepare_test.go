@@ -18,7 +18,7 @@ func newBatch(t *testing.T, names ...string) batch {
 	t.Helper()
 	b := batch{dir: filepath.Join(t.TempDir(), "key")}
 	for _, name := range names {
-		b.components = append(b.components, component{name, "example.org/" + name, tierAPI})
+		b.components = append(b.components, component{name, "tools", "example.org/" + name, tierAPI})
 	}
 	return b
 }

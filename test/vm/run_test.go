@@ -154,3 +154,31 @@ func ignoreVMs(t *testing.T, machine *vm.Machine, agent guestAgent) {
 	machine.Sh(t, "echo 0 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages")
 	agent.until(t, soon, pages+`"NotReady",reason="NoHugepages"} 1`, `virtnode_readiness_probes_total{trigger="hugepages"} 1`, one)
 }
+
+// TestRunFindsTheVFsOfAVM lets a process that is called as QEMU hold a VF as
+// QEMU does.
+func TestRunFindsTheVFsOfAVM(t *testing.T) {
+	machine := vm.Start(t, vm.SRIOV())
+	if err := hosttest.Build(filepath.Join(machine.Share, "qemu-system-x86_64"), "./test/vm/handover"); err != nil {
+		t.Fatal(err)
+	}
+	machine.Sh(t, "/usr/sbin/ip link set eth0 up; echo 7 > /sys/class/net/eth0/device/sriov_numvfs")
+	address := strings.TrimSpace(machine.Sh(t, "basename $(readlink /sys/class/net/eth0/device/virtfn3)"))
+	machine.Sh(t, bindVFIO(address)+`
+		./qemu-system-x86_64 $(basename $(readlink /sys/bus/pci/devices/`+address+`/iommu_group)) -name guest=web > held 2>&1 &
+		for i in $(seq 300); do grep -q 'handed over' held && exit 0; sleep 0.1; done; cat held; exit 1`)
+	// Another VF has traffic, so that a driver that counts would have to tell.
+	machine.Sh(t, `vf=$(ls /sys/class/net/eth0/device/virtfn0/net)
+		/usr/sbin/ip addr add 10.9.9.1/24 dev $vf
+		/usr/sbin/ip link set $vf up
+		for i in $(seq 60); do
+			ping -c 1 -W 1 10.9.9.2 > /dev/null || true
+			test $(cat /sys/class/net/$vf/statistics/tx_packets) -gt 0 && exit 0
+		done; exit 1`)
+	agent := startRun(t, machine)
+	page := agent.until(t, soon, `virtnode_vm_vf_info{namespace="",name="web",uuid="",address="`+address+`",pf="eth0",vf="3"} 1`)
+	// The driver of this card counts nothing, which is not zero.
+	if strings.Contains(page, "virtnode_vm_vf_receive") || strings.Contains(page, "virtnode_vm_vf_transmit") {
+		t.Errorf("igb is said to count:\n%s", page)
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -46,8 +47,17 @@ var _ kvmcheck.Rule = (*Rule)(nil)
 // Compile checks names and types. Its error is one line, with line and column
 // in the expression.
 func Compile(source Source) (*Rule, error) {
-	if strings.TrimSpace(source.Expression) == "" {
-		return nil, errors.New("it is empty")
+	schema, program, err := compile(source.Expression, types.BoolType)
+	if err != nil {
+		return nil, err
+	}
+	return &Rule{Source: source, schema: schema, program: program}, nil
+}
+
+// compile makes a program of an expression that gives one of some types.
+func compile(expression string, wanted ...*types.Type) (*schema, cel.Program, error) {
+	if strings.TrimSpace(expression) == "" {
+		return nil, nil, errors.New("it is empty")
 	}
 	schema := newSchema()
 	env, err := cel.NewEnv(
@@ -57,20 +67,24 @@ func Compile(source Source) (*Rule, error) {
 		cel.ASTValidators(cel.ValidateRegexLiterals(), cel.ValidateComprehensionNestingLimit(maxNesting)),
 	)
 	if err != nil {
-		return nil, fmt.Errorf("prepare CEL: %w", err)
+		return nil, nil, fmt.Errorf("prepare CEL: %w", err)
 	}
-	ast, issues := env.Compile(source.Expression)
+	ast, issues := env.Compile(expression)
 	if err := issues.Err(); err != nil {
-		return nil, firstOf(issues, schema)
+		return nil, nil, firstOf(issues, schema)
 	}
-	if !ast.OutputType().IsExactType(types.BoolType) {
-		return nil, fmt.Errorf("it gives %s: want bool", ast.OutputType())
+	if !slices.ContainsFunc(wanted, ast.OutputType().IsExactType) {
+		var names []string
+		for _, one := range wanted {
+			names = append(names, one.String())
+		}
+		return nil, nil, fmt.Errorf("it gives %s: want %s", ast.OutputType(), strings.Join(names, " or "))
 	}
 	program, err := env.Program(ast, cel.CostLimit(maxCost), cel.InterruptCheckFrequency(checkPeriod), cel.EvalOptions(cel.OptOptimize))
 	if err != nil {
-		return nil, fmt.Errorf("plan expression: %w", err)
+		return nil, nil, fmt.Errorf("plan expression: %w", err)
 	}
-	return &Rule{Source: source, schema: schema, program: program}, nil
+	return schema, program, nil
 }
 
 // firstOf makes one line of what the compiler found.

@@ -1,6 +1,7 @@
 // Command handover asks VFIO whether it would hand an IOMMU group to a VM, as
 // QEMU does at its start, and prints the answer. The tests compare it with
-// what the agent says, which only reads.
+// what the agent says, which only reads. With more arguments than the group,
+// those of a QEMU, it keeps what it was handed until it is killed.
 package main
 
 import (
@@ -30,6 +31,9 @@ func main() {
 		return
 	}
 	fmt.Println("handed over")
+	if len(os.Args) > 2 {
+		_ = unix.Pause() // a signal ends it
+	}
 }
 
 func handOver(node string) error {

@@ -1,0 +1,145 @@
+package controller
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/util/workqueue"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	controllerconfig "sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/controller"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/healthz"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+)
+
+const (
+	leaseName = "nodeagent-controller"
+	// settle gathers what comes at the same time, and bounds what the status of
+	// a policy, which every node watches, is written.
+	settle = 500 * time.Millisecond
+	// firstRetry and lastRetry bound the waits for a cluster that does not
+	// answer, or does not know our kinds.
+	firstRetry = time.Second
+	lastRetry  = time.Minute
+)
+
+var nodeKind = schema.GroupVersionKind{Version: "v1", Kind: "Node"}
+
+// Options are what the controller needs.
+type Options struct {
+	Config    *rest.Config
+	Namespace string // of the lease
+	Health    string // address of /healthz and /readyz; empty: none
+	Log       *slog.Logger
+}
+
+// Run is the controller, as soon as no other one leads, until ctx ends or the
+// lead is lost.
+func Run(ctx context.Context, o Options) error {
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	if err := await(ctx, o, scheme); err != nil {
+		return err
+	}
+	if ctx.Err() != nil {
+		return nil
+	}
+	unnamed := true
+	m, err := ctrl.NewManager(o.Config, manager.Options{
+		Scheme: scheme, Logger: logr.FromSlogHandler(o.Log.Handler()),
+		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: o.Health,
+		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
+		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{&v1alpha1.NodeVirtualization{}: {Transform: networksOnly}}},
+		Controller: controllerconfig.Controller{SkipNameValidation: &unnamed},
+	})
+	if err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	all := &whole{client: m.GetClient(), live: m.GetAPIReader(), now: time.Now, log: o.Log}
+	err = builder.ControllerManagedBy(m).Named("hostnetworks").
+		Watches(&v1alpha1.HostNetwork{}, everything()).
+		Watches(&v1alpha1.NodeVirtualization{}, everything()).
+		WatchesMetadata(&corev1.Node{}, everything(), builder.WithPredicates(predicate.LabelChangedPredicate{})).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		Complete(all)
+	if err != nil {
+		return fmt.Errorf("start the controller: %w", err)
+	}
+	o.Log.Info("controller started", "lease", o.Namespace+"/"+leaseName)
+	if err := m.Start(ctx); err != nil {
+		return fmt.Errorf("run the controller: %w", err)
+	}
+	return nil
+}
+
+// await returns when the cluster answers, and knows our kinds.
+func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
+	wait := firstRetry
+	for said := ""; ; {
+		direct, err := client.New(o.Config, client.Options{Scheme: scheme})
+		if err == nil {
+			err = errors.Join(
+				direct.List(ctx, &v1alpha1.HostNetworkList{}, client.Limit(1)),
+				direct.List(ctx, &v1alpha1.NodeVirtualizationList{}, client.Limit(1)))
+		}
+		if err == nil {
+			return nil
+		}
+		if err.Error() != said {
+			said = err.Error()
+			o.Log.Warn("the controller waits: is the API server there, and are the CRDs installed?", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(wait):
+		}
+		wait = min(2*wait, lastRetry)
+	}
+}
+
+// networksOnly keeps of a NodeVirtualization what the controller reads.
+func networksOnly(object any) (any, error) {
+	if full, ok := object.(*v1alpha1.NodeVirtualization); ok {
+		full.ManagedFields = nil
+		full.Status = v1alpha1.NodeVirtualizationStatus{Networks: full.Status.Networks}
+	}
+	return object, nil
+}
+
+// everything maps each event to the one thing that is reconciled.
+func everything() handler.EventHandler {
+	type queue = workqueue.TypedRateLimitingInterface[reconcile.Request]
+	one := reconcile.Request{}
+	one.Name = "everything"
+	return handler.Funcs{
+		CreateFunc:  func(_ context.Context, _ event.CreateEvent, q queue) { q.AddAfter(one, settle) },
+		UpdateFunc:  func(_ context.Context, _ event.UpdateEvent, q queue) { q.AddAfter(one, settle) },
+		DeleteFunc:  func(_ context.Context, _ event.DeleteEvent, q queue) { q.AddAfter(one, settle) },
+		GenericFunc: func(_ context.Context, _ event.GenericEvent, q queue) { q.AddAfter(one, settle) },
+	}
+}

@@ -1,0 +1,60 @@
+package node
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Reference returns docs/labels.md: every label and condition.
+func Reference() string {
+	var b strings.Builder
+	b.WriteString(`# Labels and conditions
+
+<!-- Made from the table in internal/node by go test ./cmd/nodeagent -run TestReference -update. Do not edit. -->
+
+The agent writes these to its own Node. ` + "`nodeagent labels`" + ` prints them without a cluster.
+
+## Labels
+
+A label is a capability that lasts, so that VMs can be placed by it. What is better than before is written at once. A label that is
+to go, to turn to ` + "`false`" + ` or to another value waits until three looks in a row over at least a minute have said so. What
+could not be read changes nothing.
+
+| label | values | says | made of |
+|---|---|---|---|
+`)
+	for _, row := range rows() {
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", Prefix+row.name, row.values, row.means, origin(row.from))
+	}
+	fmt.Fprintf(&b, "| `%sNAME` | `true`, or absent | The logical network NAME is ready: an interface of a HostNetwork. | HostNetwork |\n", networkPrefix)
+	fmt.Fprintf(&b, "| `%sNAME` | what the expression gives | A label of your own: `kubernetes.labels` in the configuration. | CEL over the facts |\n", customPrefix)
+	fmt.Fprintf(&b, `
+There are never more than %d labels, and never more than %d bytes of them: the last in the order of this table are left out, which
+the log and `+"`virtnode_node_publish_labels_cut`"+` say.
+
+## Conditions
+
+| condition | True | False | Unknown |
+|---|---|---|---|
+| `+"`%s`"+` | the host is ready to run VMs, by its profile | something required is missing; the reason is that of the [first finding](checks.md) that decides | something required could not be read |
+| `+"`%s`"+` | all HostNetworks that are for the node hold | one does not; the reason is its state | the host's network could not be looked at |
+
+A condition turns True at once, and away from True only after three looks in a row over at least a minute. It has no heartbeat: the
+agent writes when something changes, and whether it lives is for its pod's own probe to tell.
+
+## NodeVirtualization
+
+`+"`kubectl get nv`"+` has one object per node, with its name: the verdict, every finding with its remedy, the physical functions, and what
+became of each HostNetwork. It goes with the Node.
+`, mostLabels, mostBytes, VirtualizationReady, HostNetworkReady)
+	return b.String()
+}
+
+// origin links what is a check.
+func origin(from string) string {
+	area, check, isCheck := strings.Cut(from, "/")
+	if !isCheck || area == "" || strings.Contains(from, " ") || strings.HasSuffix(from, "Mi") || strings.HasSuffix(from, "Gi") {
+		return from
+	}
+	return fmt.Sprintf("[`%s`](checks.md#%s)", from, area+check)
+}

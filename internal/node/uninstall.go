@@ -1,0 +1,167 @@
+package node
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/rest"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+)
+
+// pageSize is how many Nodes are listed at once.
+const pageSize = 500
+
+// Uninstall removes all that agents have written to a cluster, of one node or,
+// without a name, of all: also of nodes whose agent is gone. It tells what it
+// removes, a line each, and can be repeated. What others own stays.
+func Uninstall(ctx context.Context, config *rest.Config, node string, tell func(line string)) error {
+	config = rest.CopyConfig(config)
+	config.QPS, config.Burst = 50, 100 // two requests per node
+	client, err := newAPI(config)
+	if err != nil {
+		return err
+	}
+	return errors.Join(client.cleanNodes(ctx, node, tell), client.removeObjects(ctx, node, tell))
+}
+
+// page asks for a page of a list, of one object or of all.
+func (a *api) page(ctx context.Context, resource, name, next string, into runtime.Object) error {
+	options := metav1.ListOptions{Limit: pageSize, Continue: next}
+	if name != "" {
+		options.FieldSelector = metav1.ObjectNameField + "=" + name
+	}
+	return a.client(resource).Get().Resource(resource).VersionedParams(&options, a.params).Do(ctx).Into(into)
+}
+
+func (a *api) cleanNodes(ctx context.Context, name string, tell func(string)) error {
+	var failures []error
+	for next := ""; ; {
+		var list corev1.NodeList
+		if err := a.page(ctx, nodes, name, next, &list); err != nil {
+			return errors.Join(append(failures, fmt.Errorf("list Nodes: %w", err))...)
+		}
+		for i := range list.Items {
+			// One that has gone, or was replaced by another, meanwhile has nothing.
+			if err := a.cleanNode(ctx, &list.Items[i], tell); err != nil && !apierrors.IsNotFound(err) && !apierrors.IsConflict(err) {
+				failures = append(failures, fmt.Errorf("clean Node %s: %w", list.Items[i].Name, err))
+			}
+		}
+		if next = list.Continue; next == "" {
+			return errors.Join(failures...)
+		}
+	}
+}
+
+// cleanNode takes away what has the agent's names and belongs to nobody else:
+// also what has no owner at all, since owners get lost when managedFields are
+// reset. Of what others have written too, the agent lets go.
+//
+// Conditions are deleted by name rather than by no longer applying them: with
+// the last one that the agent owns, the API server would take away those that
+// nobody owns.
+func (a *api) cleanNode(ctx context.Context, node *corev1.Node, tell func(string)) error {
+	owned := ownersOf(node.ManagedFields)
+	labels := make(map[string]any)
+	for key := range node.Labels {
+		if strings.HasPrefix(key, Prefix) && len(others(owned.labels[key])) == 0 {
+			labels[key] = nil
+		}
+	}
+	var conditions []map[string]string
+	for _, kind := range []string{VirtualizationReady, HostNetworkReady} {
+		if hasCondition(node, kind) && len(others(owned.conditions[kind])) == 0 {
+			conditions = append(conditions, map[string]string{"type": kind, "$patch": "delete"})
+		}
+	}
+	if len(labels) > 0 {
+		if err := a.patchNode(ctx, &node, map[string]any{"metadata": map[string]any{"uid": node.UID, "labels": labels}}); err != nil {
+			return err
+		}
+	}
+	if len(conditions) > 0 {
+		body := map[string]any{"metadata": map[string]any{"uid": node.UID}, "status": map[string]any{"conditions": conditions}}
+		if err := a.patchNode(ctx, &node, body, "status"); err != nil {
+			return err
+		}
+	}
+	for _, key := range slices.Sorted(maps.Keys(labels)) {
+		tell(fmt.Sprintf("node %s: label %s", node.Name, key))
+	}
+	for _, condition := range conditions {
+		tell(fmt.Sprintf("node %s: condition %s", node.Name, condition["type"]))
+	}
+	return a.letGo(ctx, node)
+}
+
+// patchNode patches the very node, and leaves what it is then.
+func (a *api) patchNode(ctx context.Context, node **corev1.Node, patch map[string]any, subresource ...string) error {
+	body, err := json.Marshal(patch)
+	if err != nil {
+		return err
+	}
+	var after corev1.Node
+	if err := a.core.Patch(types.StrategicMergePatchType).Resource(nodes).Name((*node).Name).SubResource(subresource...).Body(body).Do(ctx).Into(&after); err != nil {
+		return err
+	}
+	*node = &after
+	return nil
+}
+
+// letGo gives up what others own as well.
+func (a *api) letGo(ctx context.Context, node *corev1.Node) error {
+	owned := ownersOf(node.ManagedFields)
+	owns := func(of map[string][]string) bool { return slices.ContainsFunc(slices.Collect(maps.Values(of)), ours) }
+	var errs []error
+	if owns(owned.labels) {
+		_, err := a.apply(ctx, node.Name, labelsOf(node, nil))
+		errs = append(errs, err)
+	}
+	if owns(owned.conditions) {
+		_, err := a.apply(ctx, node.Name, conditionsOf(node, nil))
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+func hasCondition(node *corev1.Node, kind string) bool {
+	return slices.ContainsFunc(node.Status.Conditions, func(c corev1.NodeCondition) bool { return string(c.Type) == kind })
+}
+
+// removeObjects deletes NodeVirtualizations. A cluster without the kind has none.
+func (a *api) removeObjects(ctx context.Context, name string, tell func(string)) error {
+	var failures []error
+	for next := ""; ; {
+		var list v1alpha1.NodeVirtualizationList
+		err := a.page(ctx, objects, name, next, &list)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(append(failures, fmt.Errorf("list NodeVirtualizations: %w", err))...)
+		}
+		for i := range list.Items {
+			item := list.Items[i].Name
+			err := a.own.Delete().Resource(objects).Name(item).Do(ctx).Error()
+			switch {
+			case err == nil:
+				tell("nodevirtualization " + item)
+			case !apierrors.IsNotFound(err):
+				failures = append(failures, fmt.Errorf("delete NodeVirtualization %s: %w", item, err))
+			}
+		}
+		if next = list.Continue; next == "" {
+			return errors.Join(failures...)
+		}
+	}
+}

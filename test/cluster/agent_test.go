@@ -1,0 +1,297 @@
+package cluster_test
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/virtnode/nodeagent/internal/node"
+	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/test/hosttest"
+)
+
+// agentNamespace is that of the agents' account in deploy.
+const agentNamespace = "virtnode-system"
+
+// agents installs the agents' account, rights and admission policies in the
+// shared control plane, once.
+var agents sync.Once
+
+// withAgents returns the connection of an administrator to a cluster that
+// agents may work in.
+func withAgents(t *testing.T) *rest.Config {
+	t.Helper()
+	config := withKinds(t)
+	agents.Do(func() { installAgents(t, config) })
+	return config
+}
+
+// installAgents applies what is deployed beside the DaemonSet, and waits until
+// the policies are in force.
+func installAgents(t *testing.T, config *rest.Config) {
+	t.Helper()
+	objects, clients := newObjects(t, config), kubernetes.NewForConfigOrDie(config)
+	namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: agentNamespace}}
+	account := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Name: "nodeagent", Namespace: agentNamespace}}
+	for _, object := range []client.Object{namespace, account} {
+		if err := objects.Create(t.Context(), object); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, file := range []string{"rbac.yaml", "admission.yaml"} {
+		applyFile(t, objects, filepath.Join("..", "..", "deploy", "daemonset", "base", file))
+	}
+	makeNode(t, clients, "canary")
+	// Without a node claim nothing may be written.
+	stranger := kubernetes.NewForConfigOrDie(as(config, agentToken(t, clients, "")))
+	within(t, "the policies are in force", func() bool {
+		_, err := stranger.CoreV1().Nodes().Patch(t.Context(), "canary", "application/merge-patch+json", []byte(`{"metadata":{"labels":{"virtnode.io/kvm":"true"}}}`), metav1.PatchOptions{DryRun: []string{metav1.DryRunAll}})
+		return apierrors.IsForbidden(err) && strings.Contains(err.Error(), "nodeagent-own-node")
+	})
+}
+
+// applyFile applies every document of a file.
+func applyFile(t *testing.T, objects client.Client, name string) {
+	t.Helper()
+	data, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(data), 4096)
+	for {
+		var object unstructured.Unstructured
+		if err := decoder.Decode(&object.Object); errors.Is(err, io.EOF) {
+			return
+		} else if err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+		if err := objects.Apply(t.Context(), client.ApplyConfigurationFromUnstructured(&object), client.FieldOwner("test"), client.ForceOwnership); err != nil {
+			t.Fatalf("%s: %s %s: %v", name, object.GetKind(), object.GetName(), err)
+		}
+	}
+}
+
+// makeNode makes a Node as a kubelet does, with a label and a condition of its own.
+func makeNode(t testing.TB, clients kubernetes.Interface, name string) {
+	t.Helper()
+	nodes, options := clients.CoreV1().Nodes(), metav1.CreateOptions{FieldManager: "kubelet"}
+	made, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.org/rack": "7"}}}, options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
+	if _, err := nodes.UpdateStatus(t.Context(), made, metav1.UpdateOptions{FieldManager: "kubelet"}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// agentToken is what the agent of a node has: a token that is bound to its pod
+// there. Without a node it is bound to nothing.
+func agentToken(t testing.TB, clients kubernetes.Interface, nodeName string) string {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{}
+	if nodeName != "" {
+		pod := &corev1.Pod{
+			ObjectMeta: metav1.ObjectMeta{Name: "nodeagent-" + nodeName, Namespace: agentNamespace},
+			Spec: corev1.PodSpec{
+				NodeName: nodeName, ServiceAccountName: "nodeagent",
+				Containers: []corev1.Container{{Name: "nodeagent", Image: "nodeagent"}},
+			},
+		}
+		made, err := clients.CoreV1().Pods(agentNamespace).Create(t.Context(), pod, metav1.CreateOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Spec.BoundObjectRef = &authenticationv1.BoundObjectReference{APIVersion: "v1", Kind: "Pod", Name: made.Name, UID: made.UID}
+	}
+	answer, err := clients.CoreV1().ServiceAccounts(agentNamespace).CreateToken(t.Context(), "nodeagent", request, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return answer.Status.Token
+}
+
+// within waits for a condition.
+func within(t testing.TB, what string, holds func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(20*time.Millisecond), time.NewTimer(time.Minute)
+	defer tick.Stop()
+	defer deadline.Stop()
+	for !holds() {
+		select {
+		case <-tick.C:
+		case <-t.Context().Done():
+			t.Fatal(what, ": the test has ended")
+		case <-deadline.C:
+			t.Fatal("it never came to this: ", what)
+		}
+	}
+}
+
+// wire counts requests by method and path, and can be cut.
+type wire struct {
+	next http.RoundTripper
+
+	mu       sync.Mutex
+	requests map[string]int // "PATCH /api/v1/nodes/a"
+	cut      bool
+	ends     []context.CancelFunc // of all requests; a watch is one that lasts
+}
+
+func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
+	w.mu.Lock()
+	w.requests[r.Method+" "+r.URL.Path]++
+	cut := w.cut
+	ctx, end := context.WithCancel(r.Context())
+	w.ends = append(w.ends, end)
+	w.mu.Unlock()
+	if cut {
+		return nil, errors.New("dial tcp: connection refused")
+	}
+	return w.next.RoundTrip(r.WithContext(ctx))
+}
+
+func (w *wire) setCut(cut bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.cut = cut
+	for _, end := range w.ends {
+		end()
+	}
+	w.ends = nil
+}
+
+// count is how many requests of some methods there were.
+func (w *wire) count(methods ...string) int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	all := 0
+	for request, count := range w.requests {
+		for _, method := range methods {
+			if strings.HasPrefix(request, method+" ") {
+				all += count
+			}
+		}
+	}
+	return all
+}
+
+func (w *wire) writes() int {
+	return w.count(http.MethodPatch, http.MethodPost, http.MethodPut, http.MethodDelete)
+}
+
+// logged is a log that tests read.
+type logged struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (l *logged) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(p)
+}
+
+func (l *logged) count(text string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Count(l.text.String(), text)
+}
+
+func (l *logged) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
+// simulated is an agent without a host: it is told what it finds, at times of
+// its own.
+type simulated struct {
+	*node.Publisher
+	wire *wire
+	log  *logged
+	stop func()
+
+	mu  sync.Mutex
+	now time.Time
+}
+
+func (s *simulated) clock() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+// newAgent starts the agent of a node over a connection. It ends with the test.
+func newAgent(t *testing.T, config *rest.Config, name string) *simulated {
+	t.Helper()
+	s := &simulated{wire: &wire{requests: make(map[string]int)}, log: new(logged), now: hosttest.Time()}
+	config = rest.CopyConfig(config)
+	config.Wrap(func(next http.RoundTripper) http.RoundTripper {
+		s.wire.next = next
+		return s.wire
+	})
+	s.Publisher = node.NewPublisher(node.Options{
+		Config: func() (*rest.Config, error) { return config, nil },
+		Node:   name, Random: func() float64 { return 0 }, Now: s.clock, Log: slog.New(slog.NewTextHandler(s.log, nil)),
+	})
+	s.stop = s.run(t)
+	return s
+}
+
+// run runs the publisher until the test ends.
+func (s *simulated) run(t *testing.T) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- s.Run(ctx, func() {}) }()
+	stop = sync.OnceFunc(func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+		if t.Failed() {
+			t.Log(s.log)
+		}
+	})
+	t.Cleanup(stop)
+	return stop
+}
+
+// look tells the agent what it finds some time later, and waits until it has
+// dealt with it.
+func (s *simulated) look(t testing.TB, after time.Duration, report kvmcheck.Report) {
+	t.Helper()
+	s.mu.Lock()
+	s.now = s.now.Add(after)
+	report.Time = s.now
+	s.mu.Unlock()
+	rounds := s.State().Rounds
+	s.Observe(node.Look{Report: report})
+	within(t, "the agent has looked", func() bool { return s.State().Rounds > rounds })
+}
+
+// settled waits until the agent has brought about what it wants.
+func (s *simulated) settled(t testing.TB) {
+	t.Helper()
+	within(t, "the agent has published", func() bool { return s.State().Up })
+}
