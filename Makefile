@@ -21,10 +21,12 @@ cross: ## build for every architecture that is supported
 	for arch in amd64 arm64; do GOOS=linux GOARCH=$$arch go build -trimpath -o bin/nodeagent-linux-$$arch ./cmd/nodeagent; done
 
 .PHONY: image
-image: ## the container image as bin/image/nodeagent.oci.tar, with bills of materials; IMAGE names it
+image: ## the container images as bin/image/*.oci.tar, with bills of materials; IMAGE names the agent's
 	for arch in amd64 arm64; do \
-		GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/image/$$arch/nodeagent ./cmd/nodeagent; done
-	go run ./deploy/image --name '$(or $(IMAGE),localhost/nodeagent:devel)' --out bin/image bin/image/amd64/nodeagent bin/image/arm64/nodeagent
+		GOOS=linux GOARCH=$$arch go build -trimpath -buildvcs=auto -ldflags '-s -w' -o bin/image/$$arch/ ./cmd/...; done
+	image='$(or $(IMAGE),localhost/nodeagent:devel)'; \
+	go run ./deploy/image --name "$$image" --out bin/image bin/image/{amd64,arm64}/nodeagent; \
+	go run ./deploy/image --name "$${image%:*}-controller:$${image##*:}" --out bin/image bin/image/{amd64,arm64}/nodeagent-controller
 
 .PHONY: demo
 demo: ## show the agent at work on three real VMs; DEMO_SECONDS=20 ends it by itself

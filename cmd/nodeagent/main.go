@@ -72,6 +72,6 @@ It needs no configuration. To see every check, run it as root.`,
 		SilenceUsage:  true,
 		SilenceErrors: true,
 	}
-	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newLabels(), newController(), newUninstall(), newConfig(), newVersion())
+	root.AddCommand(newCheck(), newRun(), newTop(), newCapture(), newPlan(), newApply(), newRestore(), newNet(), newRender(), newLabels(), newUninstall(), newConfig(), newVersion())
 	return root
 }

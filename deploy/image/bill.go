@@ -66,7 +66,7 @@ func billOf(p program) ([]byte, error) {
 	agent.Checksums = []checksum{{"SHA256", p.sum}}
 	b := bill{
 		Version: "SPDX-2.3", License: "CC0-1.0", ID: documentID,
-		Name:      "nodeagent-" + p.arch,
+		Name:      p.name + "-" + p.arch,
 		Namespace: "https://" + p.info.Main.Path + "/spdx/" + p.sum,
 		Creation:  creation{Created: p.created.UTC().Format(time.RFC3339), Creators: []string{"Tool: nodeagent-image"}},
 		Packages:  []material{agent},

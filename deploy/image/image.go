@@ -19,9 +19,6 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/types"
 )
 
-// binaryPath is the agent in the image.
-const binaryPath = "nodeagent"
-
 // indexOf makes the image of several architectures.
 func indexOf(programs []program) (v1.ImageIndex, error) {
 	index := mutate.IndexMediaType(empty.Index, types.OCIImageIndex)
@@ -53,7 +50,7 @@ func imageOf(p program) (v1.Image, error) {
 	base := mutate.ConfigMediaType(mutate.MediaType(empty.Image, types.OCIManifestSchema1), types.OCIConfigJSON)
 	image, err := mutate.Append(base, mutate.Addendum{
 		Layer:   layer,
-		History: v1.History{Created: v1.Time{Time: p.created}, CreatedBy: "nodeagent " + p.version},
+		History: v1.History{Created: v1.Time{Time: p.created}, CreatedBy: p.name + " " + p.version},
 	})
 	if err != nil {
 		return nil, err
@@ -65,8 +62,7 @@ func imageOf(p program) (v1.Image, error) {
 	config = config.DeepCopy()
 	config.OS, config.Architecture, config.Created = "linux", p.arch, v1.Time{Time: p.created}
 	config.Config = v1.Config{
-		Entrypoint: []string{"/" + binaryPath},
-		Cmd:        []string{"run"},
+		Entrypoint: []string{"/" + p.name},
 		WorkingDir: "/",
 		Labels:     labelsOf(p),
 	}
@@ -75,7 +71,7 @@ func imageOf(p program) (v1.Image, error) {
 
 func labelsOf(p program) map[string]string {
 	labels := map[string]string{
-		"org.opencontainers.image.title":       "nodeagent",
+		"org.opencontainers.image.title":       p.name,
 		"org.opencontainers.image.description": "Readiness, host network and telemetry of a KubeVirt node",
 		"org.opencontainers.image.source":      "https://" + p.info.Main.Path,
 		"org.opencontainers.image.licenses":    "Apache-2.0",
@@ -94,7 +90,7 @@ func layerOf(p program) ([]byte, error) {
 	archive := tar.NewWriter(&files)
 	for _, header := range []*tar.Header{
 		{Typeflag: tar.TypeDir, Name: "tmp/", Mode: 0o1777},
-		{Typeflag: tar.TypeReg, Name: binaryPath, Mode: 0o755, Size: int64(len(p.content))},
+		{Typeflag: tar.TypeReg, Name: p.name, Mode: 0o755, Size: int64(len(p.content))},
 	} {
 		header.ModTime, header.Format = p.created, tar.FormatPAX
 		if err := archive.WriteHeader(header); err != nil {

@@ -68,7 +68,7 @@ func TestTwoBuildsMakeOneImage(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		archive, err := os.ReadFile(filepath.Join(out, archiveName))
+		archive, err := os.ReadFile(filepath.Join(out, archiveName("nodeagent")))
 		if err != nil {
 			t.Fatal(err)
 		}

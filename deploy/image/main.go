@@ -1,4 +1,4 @@
-// Command image packs binaries of the agent, one for each architecture, into
+// Command image packs binaries of one program, one for each architecture, into
 // a container image, without a container runtime:
 //
 //	image --name registry.example/nodeagent:v1 --out DIR bin/nodeagent-linux-amd64 bin/nodeagent-linux-arm64
@@ -18,7 +18,7 @@ import (
 )
 
 // archiveName is the image's file in the folder of results.
-const archiveName = "nodeagent.oci.tar"
+func archiveName(program string) string { return program + ".oci.tar" }
 
 func main() { os.Exit(run(os.Args[1:], os.Stdout, os.Stderr)) }
 
@@ -38,7 +38,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stderr, "image:", err)
 		return 1
 	}
-	if _, err := fmt.Fprintf(stdout, "%s@%s %s\n", *name, digest, filepath.Join(*out, archiveName)); err != nil {
+	if _, err := fmt.Fprintf(stdout, "%s@%s\n", *name, digest); err != nil {
 		return 1
 	}
 	return 0
@@ -55,6 +55,9 @@ func pack(name, out string, files []string) (digest string, err error) {
 		if err != nil {
 			return "", err
 		}
+		if len(programs) > 0 && p.name != programs[0].name {
+			return "", fmt.Errorf("%s is %s, and %s is %s: one image is for one program", files[0], programs[0].name, file, p.name)
+		}
 		programs = append(programs, p)
 	}
 	if err := os.MkdirAll(out, 0o755); err != nil {
@@ -65,7 +68,7 @@ func pack(name, out string, files []string) (digest string, err error) {
 		if err != nil {
 			return "", err
 		}
-		if err := os.WriteFile(filepath.Join(out, "nodeagent-"+p.arch+".spdx.json"), bill, 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(out, p.name+"-"+p.arch+".spdx.json"), bill, 0o644); err != nil {
 			return "", fmt.Errorf("write the bill of materials: %w", err)
 		}
 	}
@@ -73,7 +76,7 @@ func pack(name, out string, files []string) (digest string, err error) {
 	if err != nil {
 		return "", err
 	}
-	if err := writeArchive(filepath.Join(out, archiveName), name, index); err != nil {
+	if err := writeArchive(filepath.Join(out, archiveName(programs[0].name)), name, index); err != nil {
 		return "", err
 	}
 	hash, err := index.Digest()

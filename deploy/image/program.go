@@ -9,13 +9,15 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path"
 	"runtime/debug"
 	"time"
 )
 
-// program is a binary of the agent, and what it says about itself.
+// program is a binary of ours, and what it says about itself.
 type program struct {
 	content []byte
+	name    string // of the program
 	sum     string // SHA-256 of content, in hexadecimal
 	info    *debug.BuildInfo
 	arch    string
@@ -50,7 +52,7 @@ func parseProgram(content []byte) (program, error) {
 		return program{}, fmt.Errorf("find what it is made of: %w", err)
 	}
 	sum := sha256.Sum256(content)
-	p := program{content: content, sum: hex.EncodeToString(sum[:]), info: info, version: info.Main.Version, created: time.Unix(0, 0).UTC()}
+	p := program{content: content, name: path.Base(info.Path), sum: hex.EncodeToString(sum[:]), info: info, version: info.Main.Version, created: time.Unix(0, 0).UTC()}
 	if p.version == "" || p.version == "(devel)" {
 		p.version = "devel"
 	}

@@ -34,16 +34,17 @@ const stepTimeout = 3 * time.Minute
 func buildImages(t *testing.T, agent string) []string {
 	t.Helper()
 	dir := t.TempDir()
-	packer, pause := filepath.Join(dir, "image"), filepath.Join(dir, "pause")
+	packer, pause, controller := filepath.Join(dir, "image"), filepath.Join(dir, "pause"), filepath.Join(dir, "controller")
 	must(t, hosttest.Build(packer, "./deploy/image"))
 	must(t, hosttest.Build(pause, "./test/e2e/pause"))
+	must(t, hosttest.Build(controller, "./cmd/nodeagent-controller"))
 	var images []string
-	for name, binary := range map[string]string{"nodeagent": agent, "pause": pause} {
+	for name, binary := range map[string]string{"nodeagent": agent, "pause": pause, "nodeagent-controller": controller} {
 		out := filepath.Join(dir, name+"-image")
 		if text, err := exec.CommandContext(t.Context(), packer, "--name", "localhost/"+name+":devel", "--out", out, binary).CombinedOutput(); err != nil {
 			t.Fatalf("%v\n%s", err, text)
 		}
-		images = append(images, filepath.Join(out, "nodeagent.oci.tar"))
+		images = append(images, filepath.Join(out, name+".oci.tar"))
 	}
 	return images
 }
