@@ -77,7 +77,7 @@ type Server struct {
 	landing  *template.Template
 	scrapes  chan struct{}
 	patience time.Duration // writeTimeout, but for tests
-	writers  chan *writer // whose memory is used again
+	writers  chan *writer  // whose memory is used again
 	zips     compressors
 }
 
