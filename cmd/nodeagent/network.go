@@ -24,6 +24,7 @@ import (
 	"github.com/virtnode/nodeagent/internal/reconcile"
 	"github.com/virtnode/nodeagent/pkg/deviceplugin"
 	"github.com/virtnode/nodeagent/pkg/hostnet"
+	"github.com/virtnode/nodeagent/pkg/qemu"
 	"github.com/virtnode/nodeagent/pkg/sriov"
 )
 
@@ -97,13 +98,14 @@ func openNetwork(root *hostfs.Root, dir string, labels map[string]string, log *s
 	if err != nil {
 		return nil, nil, err
 	}
-	links := &hostnet.Host{Kernel: kernel, Root: root, Reach: mustReach(), Away: hostnet.OtherSpaces(root)}
+	describe := func(pid int) string { return qemu.Describe(root, pid) }
+	links := &hostnet.Host{Kernel: kernel, Root: root, Reach: mustReach(), Away: hostnet.OtherSpaces(root, describe)}
 	all := map[string]string{"kubernetes.io/hostname": hostname()}
 	maps.Copy(all, labels)
 	return &network.Network{
 		Dir:        dir,
 		Links:      links,
-		VFs:        sriov.Host{Root: root, Sysfs: root, Links: hostnet.VFLinks{Host: links, Netlink: kernel}, Pods: deviceplugin.Pods{Root: root}},
+		VFs:        sriov.Host{Root: root, Sysfs: root, Links: hostnet.VFLinks{Host: links, Netlink: kernel}, Pods: deviceplugin.Pods{Root: root}, Describe: describe},
 		Neighbours: kernel,
 		Labels:     all,
 		APIServer:  apiServer(),

@@ -17,8 +17,9 @@ import (
 // links of this one: a pod's macvlan, a VLAN that was moved. It finds those
 // namespaces that a process is in, by /proc/PID/ns/net.
 //
-// What it must not look into, it says: somebody there may use any link.
-func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]Away, []string, error) {
+// What it must not look into, it says: somebody there may use any link. Whose a
+// namespace is, describe says of a process in it.
+func OtherSpaces(root *hostfs.Root, describe func(pid int) string) func(context.Context, []Link) (map[string][]Away, []string, error) {
 	return func(ctx context.Context, links []Link) (map[string][]Away, []string, error) {
 		own, err := root.ReadLink("/proc/self/ns/net")
 		if err != nil {
@@ -32,7 +33,8 @@ func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]
 		var blind []string
 		seen := map[string]bool{own: true}
 		for _, name := range names {
-			if _, err := strconv.Atoi(name); err != nil {
+			pid, err := strconv.Atoi(name)
+			if err != nil {
 				continue
 			}
 			space := path.Join("/proc", name, "ns/net")
@@ -48,7 +50,10 @@ func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]
 				continue
 			}
 			seen[id] = true
-			if err := lookInto(ctx, root, name, links, all); err != nil && !gone(err) {
+			if err := lookInto(ctx, root, name, links, func(on string, away Away) {
+				away.User = describe(pid)
+				all[on] = append(all[on], away)
+			}); err != nil && !gone(err) {
 				blind = append(blind, fmt.Sprintf("look into the network namespace of process %s: %v", name, err))
 			}
 		}
@@ -59,8 +64,8 @@ func OtherSpaces(root *hostfs.Root) func(context.Context, []Link) (map[string][]
 // gone reports whether an error says that a process has ended meanwhile.
 func gone(err error) bool { return errors.Is(err, fs.ErrNotExist) || errors.Is(err, unix.ESRCH) }
 
-// lookInto adds the links of a process's network namespace that lie on others.
-func lookInto(ctx context.Context, root *hostfs.Root, pid string, links []Link, all map[string][]Away) (err error) {
+// lookInto tells the links of a process's network namespace that lie on others.
+func lookInto(ctx context.Context, root *hostfs.Root, pid string, links []Link, found func(on string, away Away)) (err error) {
 	full, err := root.Resolve(path.Join("/proc", pid))
 	if err != nil {
 		return err
@@ -70,11 +75,11 @@ func lookInto(ctx context.Context, root *hostfs.Root, pid string, links []Link, 
 		return err
 	}
 	defer func() { err = errors.Join(err, n.Close()) }()
-	found, err := dump(ctx, "links", n.handle.LinkList)
+	all, err := dump(ctx, "links", n.handle.LinkList)
 	if err != nil {
 		return err
 	}
-	for _, link := range found {
+	for _, link := range all {
 		attrs := link.Attrs()
 		kind := link.Type()
 		if attrs.NetNsID < 0 || attrs.ParentIndex == 0 || kind == "veth" {
@@ -86,20 +91,11 @@ func lookInto(ctx context.Context, root *hostfs.Root, pid string, links []Link, 
 		}
 		for i := range links {
 			if links[i].Index == attrs.ParentIndex {
-				all[links[i].Name] = append(all[links[i].Name], Away{Name: attrs.Name, Kind: kind, MTU: attrs.MTU, User: describeProcess(root, pid)})
+				found(links[i].Name, Away{Name: attrs.Name, Kind: kind, MTU: attrs.MTU})
 			}
 		}
 	}
 	return nil
-}
-
-// describeProcess names a process as people know it.
-func describeProcess(root *hostfs.Root, pid string) string {
-	name, err := root.ReadString(path.Join("/proc", pid, "comm"))
-	if err != nil {
-		return "process " + pid
-	}
-	return fmt.Sprintf("process %s (%s)", pid, name)
 }
 
 var _ Kernel = (*Netlink)(nil)

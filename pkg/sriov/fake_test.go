@@ -98,7 +98,10 @@ func onMemory(t *testing.T) string {
 
 // host returns the fake as the package under test sees it.
 func (f *fake) host() sriov.Host {
-	return sriov.Host{Root: f.root, Sysfs: f, Links: f, Pods: fakePods{f}}
+	return sriov.Host{
+		Root: f.root, Sysfs: f, Links: f, Pods: fakePods{f},
+		Describe: func(pid int) string { return fmt.Sprintf("VM web, process %d", pid) },
+	}
 }
 
 func (f *fake) path(name string) string { return filepath.Join(f.dir, name) }

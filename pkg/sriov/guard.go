@@ -105,7 +105,7 @@ func (w Writer) guardVF(ctx context.Context, step reconcile.Step, value json.Raw
 	if err != nil {
 		return nil, err
 	}
-	found := &evidence{root: w.Root, pods: w.Pods}
+	found := &evidence{root: w.Root, pods: w.Pods, describe: w.Describe}
 	if len(vf.Netdevs) > 0 {
 		if found, err = w.gather(ctx); err != nil {
 			return nil, err

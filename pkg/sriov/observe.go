@@ -22,6 +22,8 @@ type Host struct {
 	Sysfs Sysfs // what writes into Root
 	Links Links
 	Pods  Pods // nil: nobody gives VFs to pods here
+	// Describe says which process one is, as people know it; nil: its number.
+	Describe func(pid int) string
 }
 
 // Sysfs writes one value into a file below /sys. [hostfs.Root] does.
@@ -100,7 +102,7 @@ func (h Host) gather(ctx context.Context) (*evidence, error) {
 	if err != nil {
 		return nil, fmt.Errorf("look at the host's interfaces: %w", err)
 	}
-	return &evidence{root: h.Root, pods: h.Pods, links: links}, nil
+	return &evidence{root: h.Root, pods: h.Pods, describe: h.Describe, links: links}, nil
 }
 
 func (h Host) observePF(ctx context.Context, pf PF, found *evidence) (PFState, error) {

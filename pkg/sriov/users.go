@@ -39,9 +39,10 @@ type Pods interface {
 // a function asks for it first. What could not be read is in unsure: it counts
 // as use of every function it may be about.
 type evidence struct {
-	root  *hostfs.Root
-	pods  Pods
-	links Snapshot
+	root     *hostfs.Root
+	pods     Pods
+	describe func(pid int) string // nil: by its number
+	links    Snapshot
 
 	common      bool                // has been read:
 	given       map[string][]string // pods by address
@@ -146,19 +147,19 @@ func (e *evidence) readDescriptors(pid string) {
 			continue
 		}
 		found = true
-		e.holders[device] = append(e.holders[device], User{Source: link, Detail: fmt.Sprintf("%s holds %s", process(root, pid), target)})
+		e.holders[device] = append(e.holders[device], User{Source: link, Detail: fmt.Sprintf("%s holds %s", e.process(pid), target)})
 	}
 	if nameless != "" && !found {
-		e.unsureVFIO = append(e.unsureVFIO, User{Source: nameless, Detail: process(root, pid) + " holds a VFIO device, which may be this one"})
+		e.unsureVFIO = append(e.unsureVFIO, User{Source: nameless, Detail: e.process(pid) + " holds a VFIO device, which may be this one"})
 	}
 }
 
 // ended reports that a process, or a descriptor, went away meanwhile.
 func ended(err error) bool { return hostfs.Absent(err) || errors.Is(err, unix.ESRCH) }
 
-func process(root *hostfs.Root, pid string) string {
-	if name, err := root.ReadString(path.Join(procDir, pid, "comm")); err == nil {
-		return fmt.Sprintf("process %s (%s)", pid, name)
+func (e *evidence) process(pid string) string {
+	if number, err := strconv.Atoi(pid); err == nil && e.describe != nil {
+		return e.describe(number)
 	}
 	return "process " + pid
 }

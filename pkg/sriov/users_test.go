@@ -106,15 +106,15 @@ func TestUseIsSeen(t *testing.T) {
 		},
 		"a process holds its group": {
 			given: held("/dev/vfio/11"),
-			want:  "process 812 (qemu-kvm) holds /dev/vfio/11 (/proc/812/fd/7)",
+			want:  "VM web, process 812 holds /dev/vfio/11 (/proc/812/fd/7)",
 		},
 		"a process holds its device": {
 			given: held("/dev/vfio/devices/vfio1"),
-			want:  "process 812 (qemu-kvm) holds /dev/vfio/devices/vfio1 (/proc/812/fd/7)",
+			want:  "VM web, process 812 holds /dev/vfio/devices/vfio1 (/proc/812/fd/7)",
 		},
 		"a process holds a device without a name": {
 			given:  held("anon_inode:[vfio-device]"),
-			want:   "process 812 (qemu-kvm) holds a VFIO device, which may be this one (/proc/812/fd/7)",
+			want:   "VM web, process 812 holds a VFIO device, which may be this one (/proc/812/fd/7)",
 			others: true,
 		},
 		"a process's descriptors cannot be listed": {
