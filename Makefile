@@ -53,6 +53,13 @@ prepare: ## install and build what the tests of every tier need
 	@bin/bed vm prepare
 	@bin/bed cluster prepare
 
+.PHONY: e2e
+e2e: ## a cluster of two nodes, the agent in it as an image, installed both ways (root; the first time compiles Kubernetes)
+	@test/install.sh e2e
+	@go build -o bin/bed ./test/bed
+	@bin/bed cluster prepare --nodes
+	NODEAGENT_TEST_REQUIRE=e2e go test -timeout 20m -v ./test/e2e
+
 .PHONY: race
 race: ## the unit tests under the race detector (needs a C compiler)
 	CGO_ENABLED=1 go test -race ./internal/... ./pkg/... ./cmd/...
@@ -70,7 +77,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real VMs (default 200: 10 GB, 20 minutes), then all Go benchmarks (root)
 	@test/install.sh libvirt >&2
 	@go build -o bin/bench ./test/bench
-	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)'
+	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)' --working '$(or $(BENCH_WORKING),0)'
 	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate
@@ -81,6 +88,7 @@ generate: ## make the generated code, CRDs and documents anew
 	go test ./pkg/kvmcheck -run TestRecordedHosts -update
 	go test ./internal/node -run TestRecordedHosts -update
 	go test ./cmd/nodeagent -run TestReference -update
+	cd deploy/monitoring/dashboard && go run . >../dashboard.json
 
 .PHONY: bpf
 bpf: ## compile the BPF programs anew; only when their C source has changed
@@ -99,7 +107,7 @@ verify: ## formatting, lint, generated files, tidy modules, repository rules
 	@echo '>> golangci-lint'
 	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	@echo '>> go mod tidy'
-	@for dir in . tools test/cluster/tools test/cluster/packaging test/cluster/multus; do (cd $$dir && go mod tidy -diff); done
+	@for dir in . tools test/cluster/tools test/cluster/packaging test/cluster/multus deploy/monitoring/dashboard; do (cd $$dir && go mod tidy -diff); done
 	@echo '>> generated files'
 	@before=$$(git status --porcelain | sha256sum; git diff | sha256sum); $(MAKE) -s generate >/dev/null; \
 		test "$$before" = "$$(git status --porcelain | sha256sum; git diff | sha256sum)" || { git status --short; echo 'run make generate and commit'; exit 1; }

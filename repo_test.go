@@ -38,10 +38,11 @@ var soleImporters = []struct {
 	{"github.com/cyphar/filepath-securejoin", []string{"internal/hostfs"}, "only hostfs resolves paths"},
 	{"github.com/google/cel-go", []string{"pkg/kvmcheck/rule"}, "what a user writes is type-checked and bounded in one place"},
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "test/bed"}, "packages know no command line"},
-	{"k8s.io/", []string{"internal/controller", "internal/node", "api/v1alpha1", "pkg/nodestack", "pkg/deviceplugin", "test/cluster"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI, pkg/deviceplugin with the kubelet"},
+	{"k8s.io/", []string{"internal/controller", "internal/node", "api/v1alpha1", "pkg/nodestack", "pkg/deviceplugin", "test/cluster", "test/e2e"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI, pkg/deviceplugin with the kubelet"},
 	{"google.golang.org/grpc", []string{"pkg/nodestack", "pkg/deviceplugin"}, "a container runtime and a kubelet may hang or lie: one bounded caller each"},
 	{"sigs.k8s.io/controller-runtime", []string{"internal/controller", "test/cluster"}, "the agent works without Kubernetes"},
 	{"github.com/go-logr/logr", []string{"internal/controller"}, "controller-runtime writes its log through it"},
+	{"github.com/coreos/go-systemd", []string{"cmd/nodeagent"}, "systemd is told in one place; without it nothing changes"},
 	{"github.com/google/go-containerregistry", []string{"deploy/image"}, "the image is packed without a container runtime; the agent knows no image"},
 	{"os/exec", []string{"test/"}, "the agent starts no program"},
 }

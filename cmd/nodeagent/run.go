@@ -151,6 +151,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.startWeb(listener, initial.Web)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
 
+	go notify(ctx, func() { d.tasks.Status() }, log)
 	<-ctx.Done()
 	log.Info("nodeagent stops")
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)

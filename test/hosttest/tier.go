@@ -23,6 +23,9 @@ const (
 	Runtime = "runtime"
 	// BPF needs root and a kernel that tells its types.
 	BPF = "bpf"
+	// E2E needs root, the cached binaries of a whole cluster, containerd and
+	// Prometheus.
+	E2E = "e2e"
 	// Netns needs root and iproute2.
 	Netns = "netns"
 )
