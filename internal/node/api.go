@@ -124,8 +124,7 @@ func (a *api) follow(ctx context.Context, resource, name string, example runtime
 			return watching, err
 		},
 	}
-	// What goes wrong is told to failed, so that it is logged once and in one form.
-	silent := klog.Logger{}
+	silent := klog.FromContext(ctx)
 	reflector := cache.NewReflectorWithOptions(lists, example, place, cache.ReflectorOptions{Logger: &silent, Name: resource})
-	reflector.RunWithContext(klog.NewContext(ctx, silent))
+	reflector.RunWithContext(ctx)
 }

@@ -17,6 +17,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
+	"k8s.io/klog/v2"
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 )
@@ -209,7 +210,8 @@ func (p *Publisher) connect() (*api, error) {
 // publish follows the own Node and NodeVirtualization, and writes when they
 // are not as the host is.
 func (p *Publisher) publish(ctx context.Context, client *api) {
-	ctx, cancel := context.WithCancel(ctx)
+	// What goes wrong is logged by note, once and in one form.
+	ctx, cancel := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	var watching sync.WaitGroup
 	defer watching.Wait()
 	defer cancel()
