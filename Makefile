@@ -77,7 +77,7 @@ fuzz: ## run every fuzz target for FUZZTIME (default 10s)
 bench: build ## measure a scrape beside Debian's exporter on BENCH_DOMAINS real VMs (default 200: 10 GB, 20 minutes), then all Go benchmarks (root)
 	@test/install.sh libvirt >&2
 	@go build -o bin/bench ./test/bench
-	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)'
+	@bin/bench --agent bin/nodeagent --domains '$(or $(BENCH_DOMAINS),200)' --working '$(or $(BENCH_WORKING),0)'
 	@go test -run '^$$' -bench . -benchmem ./pkg/... ./internal/... | bin/bench --go
 
 .PHONY: generate

@@ -126,7 +126,7 @@ type NetworkReport struct {
 	// The generation of the HostNetwork that this is about.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// Converged, Pending, AwaitingApproval, Refused, Applying, RolledBack, Conflict, Drifted or Failed.
+	// Converged, Pending, AwaitingTurn, AwaitingApproval, Refused, RolledBack, Conflict, Drifted, Failed or Restored.
 	State string `json:"state"`
 	// Why, in one line.
 	// +optional

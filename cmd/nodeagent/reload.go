@@ -25,6 +25,9 @@ func (d *daemon) watchConfig(ctx context.Context, ready func()) error {
 	defer signal.Stop(hangup)
 	tick := time.NewTicker(configPoll)
 	defer tick.Stop()
+	if d.from.file == "" {
+		tick.Stop() // there is nothing to compare
+	}
 	ready()
 	for {
 		asked := false

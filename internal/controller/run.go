@@ -5,6 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
+	"net/http"
+	"sync/atomic"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -14,6 +17,7 @@ import (
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/workqueue"
+	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
@@ -22,7 +26,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
-	"sigs.k8s.io/controller-runtime/pkg/healthz"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	metricsserver "sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/controller-runtime/pkg/predicate"
@@ -59,24 +62,28 @@ func Run(ctx context.Context, o Options) error {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	if err := await(ctx, o, scheme); err != nil {
+	var ready atomic.Bool
+	stop, err := serveHealth(o.Health, &ready)
+	if err != nil {
 		return err
 	}
-	if ctx.Err() != nil {
+	defer stop()
+	if !await(ctx, o, scheme) {
 		return nil
 	}
+	ready.Store(true)
+	logger := logr.FromSlogHandler(o.Log.Handler())
+	ctrl.SetLogger(logger)
+	ctx = klog.NewContext(ctx, logger)
 	unnamed := true
 	m, err := ctrl.NewManager(o.Config, manager.Options{
-		Scheme: scheme, Logger: logr.FromSlogHandler(o.Log.Handler()),
-		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: o.Health,
+		Scheme: scheme, Logger: logger,
+		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
 		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{&v1alpha1.NodeVirtualization{}: {Transform: networksOnly}}},
 		Controller: controllerconfig.Controller{SkipNameValidation: &unnamed},
 	})
 	if err != nil {
-		return fmt.Errorf("start the controller: %w", err)
-	}
-	if err := errors.Join(m.AddHealthzCheck("ping", healthz.Ping), m.AddReadyzCheck("ping", healthz.Ping)); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
 	all := &whole{client: m.GetClient(), live: m.GetAPIReader(), now: time.Now, log: o.Log}
@@ -96,8 +103,31 @@ func Run(ctx context.Context, o Options) error {
 	return nil
 }
 
-// await returns when the cluster answers, and knows our kinds.
-func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
+// serveHealth answers /healthz from the start, and /readyz when the cluster
+// knows our kinds: to be started again would not bring them.
+func serveHealth(address string, ready *atomic.Bool) (stop func(), err error) {
+	if address == "" {
+		return func() {}, nil
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("serve health: %w; choose an address with --health.listen-address", err)
+	}
+	mux := http.NewServeMux()
+	mux.HandleFunc("/healthz", func(http.ResponseWriter, *http.Request) {})
+	mux.HandleFunc("/readyz", func(w http.ResponseWriter, _ *http.Request) {
+		if !ready.Load() {
+			http.Error(w, "waits for the cluster to answer and to know HostNetworks", http.StatusServiceUnavailable)
+		}
+	})
+	server := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
+	go func() { _ = server.Serve(listener) }() // until it is closed
+	return func() { _ = server.Close() }, nil
+}
+
+// await returns true when the cluster answers, and knows our kinds; false when
+// ctx has ended.
+func await(ctx context.Context, o Options, scheme *runtime.Scheme) bool {
 	wait := firstRetry
 	for said := ""; ; {
 		direct, err := client.New(o.Config, client.Options{Scheme: scheme})
@@ -107,7 +137,7 @@ func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
 				direct.List(ctx, &v1alpha1.NodeVirtualizationList{}, client.Limit(1)))
 		}
 		if err == nil {
-			return nil
+			return true
 		}
 		if err.Error() != said {
 			said = err.Error()
@@ -115,7 +145,7 @@ func await(ctx context.Context, o Options, scheme *runtime.Scheme) error {
 		}
 		select {
 		case <-ctx.Done():
-			return nil
+			return false
 		case <-time.After(wait):
 		}
 		wait = min(2*wait, lastRetry)

@@ -10,8 +10,11 @@ import (
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 )
 
-// mostNamed is how many nodes a message names.
-const mostNamed = 5
+// A message names so many nodes, and of each so much.
+const (
+	mostNamed  = 5
+	mostOfLine = 400
+)
 
 // statusOf sums up what became of a policy. Times are filled in where a
 // condition has changed.
@@ -88,15 +91,16 @@ func summary(policy *v1alpha1.HostNetwork, f fleet, status *v1alpha1.HostNetwork
 
 // condition names the first few of what it is about.
 func condition(status metav1.ConditionStatus, reason, message string, about []string) metav1.Condition {
+	parts := []string{message}
 	for i, line := range about {
 		if i == mostNamed {
-			message += fmt.Sprintf("; and %d more", len(about)-i)
+			parts = append(parts, fmt.Sprintf("and %d more", len(about)-i))
 			break
 		}
-		if len(line) > 400 {
-			line = strings.ToValidUTF8(line[:400], "") + "…"
+		if len(line) > mostOfLine {
+			line = strings.ToValidUTF8(line[:mostOfLine], "") + "…"
 		}
-		message += "; " + line
+		parts = append(parts, line)
 	}
-	return metav1.Condition{Status: status, Reason: reason, Message: message}
+	return metav1.Condition{Status: status, Reason: reason, Message: strings.Join(parts, "; ")}
 }

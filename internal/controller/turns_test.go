@@ -46,9 +46,8 @@ func fleetOf(lines ...string) fleet {
 	return f
 }
 
-func turn(node, plan string) v1alpha1.Turn {
-	return v1alpha1.Turn{Node: node, Plan: plan, Generation: 2}
-}
+// turnOfA is node a's, for plan 1.
+func turnOfA() v1alpha1.Turn { return v1alpha1.Turn{Node: "a", Plan: "1", Generation: 2} }
 
 func TestTurns(t *testing.T) {
 	for name, test := range map[string]struct {
@@ -60,18 +59,18 @@ func TestTurns(t *testing.T) {
 		"two at a time":                      {[]*v1alpha1.HostNetwork{policyOf("p", 2)}, fleetOf("c p AwaitingTurn 1", "b p AwaitingTurn 2", "a p AwaitingTurn 1"), "p: a 1, b 2"},
 		"none at a time":                     {[]*v1alpha1.HostNetwork{policyOf("p", 0)}, fleetOf("a p AwaitingTurn 1"), ""},
 		"nobody waits":                       {[]*v1alpha1.HostNetwork{policyOf("p", 1)}, fleetOf("a p Pending 1", "b p Converged", "c p AwaitingApproval 1", "d"), ""},
-		"the turn is used":                   {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a p AwaitingTurn 1", "b p AwaitingTurn 1"), "p: a 1"},
-		"the turn is over":                   {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a p Converged", "b p AwaitingTurn 1"), "p: b 1"},
-		"the turn was of no use":             {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a p Refused 1", "b p AwaitingTurn 1"), "p: b 1"},
-		"undone: nobody else":                {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a p RolledBack 1", "b p AwaitingTurn 1"), "p: a 1"},
+		"the turn is used":                   {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p AwaitingTurn 1", "b p AwaitingTurn 1"), "p: a 1"},
+		"the turn is over":                   {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p Converged", "b p AwaitingTurn 1"), "p: b 1"},
+		"the turn was of no use":             {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p Refused 1", "b p AwaitingTurn 1"), "p: b 1"},
+		"undone: nobody else":                {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p RolledBack 1", "b p AwaitingTurn 1"), "p: a 1"},
 		"undone, and the policy is new":      {[]*v1alpha1.HostNetwork{policyOf("p", 1, v1alpha1.Turn{Node: "a", Plan: "1", Generation: 1})}, fleetOf("a p AwaitingTurn 3", "b p AwaitingTurn 1"), "p: a 3"},
-		"another plan":                       {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a p AwaitingTurn 2", "b p AwaitingTurn 1"), "p: a 2"},
-		"the agent is away":                  {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("a", "b p AwaitingTurn 1"), "p: a 1"},
-		"the node has vanished":              {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1"))}, fleetOf("b p AwaitingTurn 1"), "p: b 1"},
+		"another plan":                       {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p AwaitingTurn 2", "b p AwaitingTurn 1"), "p: a 2"},
+		"the agent is away":                  {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a", "b p AwaitingTurn 1"), "p: a 1"},
+		"the node has vanished":              {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("b p AwaitingTurn 1"), "p: b 1"},
 		"one plan of two policies":           {[]*v1alpha1.HostNetwork{policyOf("p", 1), policyOf("q", 1)}, fleetOf("a p AwaitingTurn 1", "a q AwaitingTurn 1", "b p AwaitingTurn 1"), "p: a 1; q: a 1"},
 		"one of two policies has no room":    {[]*v1alpha1.HostNetwork{policyOf("p", 1), policyOf("q", 0)}, fleetOf("a p AwaitingTurn 1", "a q AwaitingTurn 1", "b p AwaitingTurn 1"), "p: b 1"},
 		"one of two policies is not allowed": {[]*v1alpha1.HostNetwork{policyOf("p", 1), policyOf("q", 1)}, fleetOf("a p AwaitingTurn 1", "a q AwaitingApproval 1"), ""},
-		"one of two policies is new":         {[]*v1alpha1.HostNetwork{policyOf("p", 1, turn("a", "1")), policyOf("q", 1)}, fleetOf("a p AwaitingTurn 1", "a q AwaitingTurn 1"), "p: a 1; q: a 1"},
+		"one of two policies is new":         {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA()), policyOf("q", 1)}, fleetOf("a p AwaitingTurn 1", "a q AwaitingTurn 1"), "p: a 1; q: a 1"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var got []string

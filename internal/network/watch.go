@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -153,7 +154,7 @@ func (w *Watch) round(ctx context.Context) Look {
 	if err = errors.Join(err, planErr); err != nil {
 		return w.fail(err)
 	}
-	w.look(view)
+	w.look(view, held)
 	if w.Offer != nil {
 		w.Offer(view.Specs)
 	}
@@ -162,7 +163,7 @@ func (w *Watch) round(ctx context.Context) Look {
 		if view, err = n.Plan(ctx, w.withhold(policies)); err != nil {
 			return w.fail(err)
 		}
-		w.look(view)
+		w.look(view, held)
 	}
 	if w.refused != "" && w.refused != fingerprint(view.Plan) {
 		w.forget() // the host has changed: what was refused may be possible
@@ -179,7 +180,7 @@ func (w *Watch) round(ctx context.Context) Look {
 func (w *Watch) applyNew(ctx context.Context, now applied, policies []v1alpha1.HostNetwork, restart bool) (held bool, err error) {
 	words := []string{wants(now), now.Boot}
 	for i := range policies {
-		words = append(words, fmt.Sprint(policies[i].Generation))
+		words = append(words, strconv.FormatInt(policies[i].Generation, 10))
 	}
 	if wanted := strings.Join(words, " "); wanted != w.wanted {
 		w.wanted = wanted
@@ -312,10 +313,10 @@ func (w *Watch) apply(ctx context.Context, ask Ask, policies []v1alpha1.HostNetw
 }
 
 // look notes what has drifted.
-func (w *Watch) look(view View) {
+func (w *Watch) look(view View, held bool) {
 	w.note(func(s *Status) {
 		drifted := len(view.Plan.Steps) > 0
-		if drifted && s.Plan != view.Plan.Hash() {
+		if drifted && held && s.Plan != view.Plan.Hash() {
 			w.Network.Log.Warn("the network has drifted from its policies", "plan", view.Plan.Hash(), "first", view.Plan.Steps[0].Text, "steps", len(view.Plan.Steps))
 		}
 		s.Checked, s.Error, s.Drift, s.Refusals, s.Plan = w.Network.Now(), "", nil, view.Plan.Refusals, ""

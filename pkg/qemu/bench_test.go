@@ -190,11 +190,14 @@ func TestACollectionAllocatesNothingForAMachine(t *testing.T) {
 	allocations := func(machines int) float64 {
 		h := newHost(t)
 		replay(t, h, sizeables(machines))
-		c := run(t, Options{Root: h.root, Budget: time.Minute, CallTimeout: time.Minute})
+		now := newClock()
+		c := run(t, Options{Root: h.root, Budget: time.Minute, CallTimeout: time.Minute, Now: now.Now})
 		for range 3 { // a connection's memory grows with its first replies
+			now.advance(30 * time.Second)
 			c.Collect(t.Context()).Release()
 		}
 		return testing.AllocsPerRun(20, func() {
+			now.advance(30 * time.Second)
 			s := c.Collect(t.Context())
 			if len(s.VMs) != machines || s.VMs[0].Monitor.Reason != Ready {
 				t.Errorf("%d machines, the first is %+v", len(s.VMs), s.VMs[0])
@@ -217,11 +220,13 @@ func BenchmarkCollect(b *testing.B) {
 		b.Run(fmt.Sprintf("vms=%d", machines), func(b *testing.B) {
 			h := newHost(b)
 			replay(b, h, sizeables(machines))
-			c := run(b, Options{Root: h.root, Budget: time.Minute, CallTimeout: time.Minute})
+			now := newClock()
+			c := run(b, Options{Root: h.root, Budget: time.Minute, CallTimeout: time.Minute, Now: now.Now})
 			c.Collect(context.Background()).Release()
 			b.ReportAllocs()
 			used := cpuTime(b)
 			for b.Loop() {
+				now.advance(30 * time.Second) // or QEMU would not be asked
 				s := c.Collect(context.Background())
 				if len(s.VMs) != machines || s.VMs[machines-1].Monitor.Reason != Ready {
 					b.Fatalf("%d machines, the last %+v", len(s.VMs), s.VMs[machines-1].Monitor)

@@ -48,6 +48,7 @@ type monitor struct {
 	hung      int           // machines with timeouts
 	round     *round        // the last one begun
 	each      time.Duration // of the last round that ended: its time by machine
+	starter   *time.Timer   // begins a round that nobody waits for
 	state     SourceState
 }
 
@@ -101,6 +102,12 @@ func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 		slots: c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
 		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
 	}
+	m.starter = time.AfterFunc(time.Hour, func() {
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		m.staff()
+	})
+	m.starter.Stop()
 	if on, set := c.opt.Groups[jobGroup]; on || !set {
 		m.jobs = newJobs(d.root, d.target)
 	}
@@ -146,8 +153,17 @@ func (m *monitor) start(refs []domainRef) {
 		m.turn(nil)
 		m.state.LastSuccess = now
 	}
+	if r := m.round; r != nil && r.urgent == 0 && !m.brief() {
+		// Nobody waits for it: the scrape is answered first.
+		m.starter.Reset(m.wait / 20)
+		return
+	}
 	m.staff()
 }
+
+// brief reports whether the last round is expected to end within a twentieth
+// of the budget.
+func (m *monitor) brief() bool { return m.each*time.Duration(m.round.left) <= m.wait/20 }
 
 // update brings the table of machines up to date.
 func (m *monitor) update(refs []domainRef) {
@@ -209,7 +225,7 @@ func (m *monitor) join(g *guest, now time.Time) {
 // pending returns channels that are closed when the last round has brought
 // what a scrape cannot do without, and when it has ended; nil means that there
 // is nothing to wait for, that it is late already, or for the second that it is
-// not expected to end within a tenth of the budget.
+// not brief.
 func (m *monitor) pending() (served, done <-chan struct{}) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -220,7 +236,7 @@ func (m *monitor) pending() (served, done <-chan struct{}) {
 	if r.urgent > 0 {
 		served = r.served
 	}
-	if m.each*time.Duration(r.left) <= m.wait/10 {
+	if m.brief() {
 		done = r.done
 	}
 	return served, done
@@ -495,6 +511,7 @@ func (m *monitor) stop() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.closed = true
+	m.starter.Stop()
 	for _, c := range m.idle {
 		c.close()
 	}

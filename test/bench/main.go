@@ -21,6 +21,7 @@ import (
 type options struct {
 	agent    string
 	domains  int
+	working  int // of them
 	rounds   int
 	interval time.Duration
 }
@@ -31,8 +32,9 @@ func run() int {
 	var opt options
 	flag.StringVar(&opt.agent, "agent", "bin/nodeagent", "the agent's binary")
 	flag.IntVar(&opt.domains, "domains", 200, "how many machines; each takes 50 MB of memory and about two seconds to start")
+	flag.IntVar(&opt.working, "working", 0, "how many of them read and write their disks all the time; the others idle")
 	flag.IntVar(&opt.rounds, "rounds", 8, "how often each exporter is scraped")
-	flag.DurationVar(&opt.interval, "interval", 10*time.Second, "time for a scrape and what it leaves to be done")
+	flag.DurationVar(&opt.interval, "interval", 5*time.Second, "time for a scrape and what it leaves to be done; each exporter has every third")
 	golang := flag.Bool("go", false, "only write what go test -bench prints on standard input as a table")
 	flag.Parse()
 	if *golang {
@@ -63,7 +65,7 @@ func measure(ctx context.Context, opt options, out io.Writer) (err error) {
 	}
 	defer func() { err = errors.Join(err, host.Close()) }()
 	progress("starting %d machines", opt.domains)
-	ground, err := startMachines(ctx, host, opt.domains)
+	ground, err := startMachines(ctx, host, opt)
 	if err != nil {
 		return err
 	}
@@ -87,12 +89,15 @@ func measure(ctx context.Context, opt options, out io.Writer) (err error) {
 
 func progress(format string, args ...any) { fmt.Fprintf(os.Stderr, ">> "+format+"\n", args...) }
 
-// startMachines starts idle machines with two vCPUs, two disks and a NIC.
-func startMachines(ctx context.Context, host *libvirt.Host, count int) (exporter.Ground, error) {
+// startMachines starts machines with two vCPUs, two disks and a NIC.
+func startMachines(ctx context.Context, host *libvirt.Host, opt options) (exporter.Ground, error) {
 	var ground exporter.Ground
-	domains := make([]libvirt.Domain, count)
+	domains := make([]libvirt.Domain, opt.domains)
 	for i := range domains {
 		domains[i] = libvirt.Domain{Name: fmt.Sprintf("vm-%03d", i), VCPUs: 2, Disks: make([]libvirt.Disk, 2), NICs: make([]libvirt.NIC, 1)}
+		if i < opt.working {
+			domains[i].Workload = libvirt.DiskAndNet
+		}
 	}
 	if err := host.StartDomains(ctx, domains...); err != nil {
 		return ground, err

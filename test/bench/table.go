@@ -37,7 +37,7 @@ func printTable(out io.Writer, opt options, ours, theirs exporter.Cost) error {
 		{what: "resident memory", ours: mib(ours.Resident), theirs: mib(theirs.Resident), unit: "MiB", target: "at most 40 MiB", met: func(a, _ float64) bool { return a <= 40 }},
 	}
 	var text strings.Builder
-	fmt.Fprintf(&text, "%d VMs, each scraped %d times, every %v in turn; per scrape:\n\n", opt.domains, opt.rounds, opt.interval)
+	fmt.Fprintf(&text, "%d VMs (%d of them working), scraped %d times by each in turn, a turn being %v; per scrape:\n\n", opt.domains, opt.working, opt.rounds, opt.interval)
 	text.WriteString("| | nodeagent | prometheus-libvirt-exporter | ours / theirs | target | |\n|---|--:|--:|--:|---|---|\n")
 	for _, r := range rows {
 		ratio, verdict := "–", ""

@@ -14,10 +14,10 @@ func TestPrintTable(t *testing.T) {
 	var out strings.Builder
 	ours := exporter.Cost{Latency: 10 * time.Millisecond, Slowest: 20 * time.Millisecond, Exporter: time.Millisecond, Daemon: 40 * time.Millisecond, QEMUs: 0, Resident: 41 << 20, SeriesPerVM: 100}
 	theirs := exporter.Cost{Latency: 100 * time.Millisecond, Slowest: 110 * time.Millisecond, Exporter: 25 * time.Millisecond, Daemon: 50 * time.Millisecond, QEMUs: 50 * time.Millisecond, Resident: 20 << 20, SeriesPerVM: 21}
-	if err := printTable(&out, options{domains: 3, rounds: 4, interval: time.Second}, ours, theirs); err != nil {
+	if err := printTable(&out, options{domains: 3, working: 1, rounds: 4, interval: time.Second}, ours, theirs); err != nil {
 		t.Fatal(err)
 	}
-	want := `3 VMs, each scraped 4 times, every 1s in turn; per scrape:
+	want := `3 VMs (1 of them working), scraped 4 times by each in turn, a turn being 1s; per scrape:
 
 | | nodeagent | prometheus-libvirt-exporter | ours / theirs | target | |
 |---|--:|--:|--:|---|---|
