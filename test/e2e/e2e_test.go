@@ -17,6 +17,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -142,6 +143,8 @@ func TestCluster(t *testing.T) {
 			_, err := manifests.Helm(ctx, c.Kubeconfig, append(args, "--namespace", manifests.Namespace)...)
 			must(t, err)
 		}
+		// Helm leaves the namespace that it made, and in it the lease of the controller.
+		must(t, c.Delete(ctx, object(t, `{apiVersion: v1, kind: Namespace, metadata: {name: `+manifests.Namespace+`}}`)))
 		c.nothingLeft(ctx, t)
 	})
 }
@@ -324,8 +327,11 @@ func (c *Cluster) left(ctx context.Context) ([]string, error) {
 				path = "/api/v1"
 			}
 			body, err := c.Client.Discovery().RESTClient().Get().AbsPath(path, resource.Name).DoRaw(ctx)
-			if err != nil {
+			if apierrors.IsNotFound(err) {
 				continue // a kind that has just gone
+			}
+			if err != nil {
+				return nil, fmt.Errorf("list %s: %w", path, err)
 			}
 			var items struct {
 				Items []struct {
