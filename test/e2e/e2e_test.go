@@ -252,7 +252,7 @@ func (n *Node) found(ctx context.Context, checks ...string) error {
 		if err != nil {
 			last.Reset()
 			last.WriteString(err.Error())
-			return false, nil //nolint:nilerr // the first check may be running
+			return false, nil // the first check may be running
 		}
 		var report struct {
 			Findings []struct{ Area, Check, Status, Reason, Message string }
