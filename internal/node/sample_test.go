@@ -16,7 +16,7 @@ import (
 // TestSamplesNameWhatThereIs reads the samples for the agent's neighbours, and
 // finds their labels and conditions among those that are published.
 func TestSamplesNameWhatThereIs(t *testing.T) {
-	for _, name := range []string{"audit-policy", "node-readiness-rule", "virtual-machine"} {
+	for _, name := range []string{"argocd", "audit-policy", "flux", "node-readiness-rule", "virtual-machine"} {
 		text, err := os.ReadFile(filepath.Join(hosttest.Root(), "deploy", "samples", name+".yaml"))
 		if err != nil {
 			t.Fatal(err)
