@@ -19,6 +19,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
@@ -94,12 +95,13 @@ func applyFile(t *testing.T, objects client.Client, name string) {
 func makeNode(t testing.TB, clients kubernetes.Interface, name string) {
 	t.Helper()
 	nodes, options := clients.CoreV1().Nodes(), metav1.CreateOptions{FieldManager: "kubelet"}
-	made, err := nodes.Create(t.Context(), &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.org/rack": "7"}}}, options)
-	if err != nil {
+	made := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{"example.org/rack": "7"}}}
+	if _, err := nodes.Create(t.Context(), made, options); err != nil {
 		t.Fatal(err)
 	}
-	made.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "KubeletReady"}}
-	if _, err := nodes.UpdateStatus(t.Context(), made, metav1.UpdateOptions{FieldManager: "kubelet"}); err != nil {
+	// A patch, since an agent may have written to the Node already.
+	const ready = `{"status": {"conditions": [{"type": "Ready", "status": "True", "reason": "KubeletReady"}]}}`
+	if _, err := nodes.Patch(t.Context(), name, types.StrategicMergePatchType, []byte(ready), metav1.PatchOptions{FieldManager: "kubelet"}, "status"); err != nil {
 		t.Fatal(err)
 	}
 }

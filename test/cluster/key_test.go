@@ -2,7 +2,9 @@ package cluster
 
 import (
 	"os"
+	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -57,18 +59,14 @@ func TestLinkFlags(t *testing.T) {
 // A package that go.mod does not name as a tool would lose its requirements
 // with the next go mod tidy.
 func TestComponentsAreTools(t *testing.T) {
-	gomod, err := os.ReadFile("tools/go.mod")
-	if err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(string(gomod), "\n")
-	for i := range lines {
-		lines[i] = strings.TrimPrefix(strings.TrimSpace(lines[i]), "tool ")
-	}
-	text := "\n" + strings.Join(lines, "\n") + "\n"
 	for _, c := range components() {
-		if !strings.Contains(text, "\n"+c.pkg+"\n") {
-			t.Errorf("%s: tools/go.mod has no tool %s", c.name, c.pkg)
+		gomod, err := os.ReadFile(filepath.Join(c.module, "go.mod"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		isTool := func(line string) bool { return strings.TrimPrefix(strings.TrimSpace(line), "tool ") == c.pkg }
+		if !slices.ContainsFunc(strings.Split(string(gomod), "\n"), isTool) {
+			t.Errorf("%s/go.mod has no tool %s", c.module, c.pkg)
 		}
 	}
 }
