@@ -1,6 +1,7 @@
 package multus
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
 	"regexp"
@@ -23,9 +24,19 @@ type resourceList struct {
 }
 
 type resource struct {
-	Prefix    string     `json:"resourcePrefix"`
-	Name      string     `json:"resourceName"`
-	Selectors []selector `json:"selectors"`
+	Prefix    string    `json:"resourcePrefix"`
+	Name      string    `json:"resourceName"`
+	Selectors selectors `json:"selectors"`
+}
+
+// selectors is a list, or its only member: plugins of before 2023 know no list.
+type selectors []selector
+
+func (s selectors) MarshalJSON() ([]byte, error) {
+	if len(s) == 1 {
+		return json.Marshal(s[0])
+	}
+	return json.Marshal([]selector(s))
 }
 
 type selector struct {

@@ -32,14 +32,14 @@ func TestPoolsOfTwoCardsAreOneResource(t *testing.T) {
 	}
 	const want = `{"resourceList":[` +
 		`{"resourcePrefix":"virtnode.io","resourceName":"fast","selectors":[{"drivers":["vfio-pci"],"rootDevices":["0000:01:00.0#0-2"]},{"drivers":["vfio-pci"],"pfNames":["ens2f1#0-1"]}]},` +
-		`{"resourcePrefix":"virtnode.io","resourceName":"tenant","selectors":[{"rootDevices":["0000:01:00.0#4-6"]}]}]}`
+		`{"resourcePrefix":"virtnode.io","resourceName":"tenant","selectors":{"rootDevices":["0000:01:00.0#4-6"]}}]}`
 	if diff := cmp.Diff(want, objects[0].Data["config.json"]); diff != "" {
 		t.Error(diff)
 	}
 	policies := storage(t)
 	policies[0].Spec.Interfaces[1].Match = &v1alpha1.Match{PCIAddress: "0000:02:00.0"}
 	objects, err = multus.DevicePlugins(policies)
-	if err != nil || !strings.Contains(objects[0].Data["config.json"], `"selectors":[{"drivers":["vfio-pci"],"rootDevices":["0000:01:00.0#0-2","0000:02:00.0#0-1"]}]`) {
+	if err != nil || !strings.Contains(objects[0].Data["config.json"], `"selectors":{"drivers":["vfio-pci"],"rootDevices":["0000:01:00.0#0-2","0000:02:00.0#0-1"]}`) {
 		t.Error(objects[0].Data, err)
 	}
 }

@@ -33,6 +33,12 @@ func Build(bin, pkg string) error { return build(pkg, "build", "-trimpath", "-o"
 // BuildTest makes a static binary of a package's tests.
 func BuildTest(bin, pkg string) error { return build(pkg, "test", "-c", "-o", bin, pkg) }
 
+// BuildTools makes static binaries of the tools that a module of its own pins,
+// in a folder. It needs the module proxies once.
+func BuildTools(folder, module string) error {
+	return build(module, "build", "-C", module, "-trimpath", "-o", folder+"/", "tool")
+}
+
 func build(pkg string, args ...string) error {
 	cmd := exec.Command("go", args...)
 	cmd.Dir = Root()
