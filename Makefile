@@ -7,6 +7,8 @@ SHELL := /bin/bash
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
 TIERS := libvirt,vm,cluster,runtime,bpf,netns
+# What holds something to a time, or has machines that starve beside others.
+ALONE := cmd/nodeagent test/e2e test/libvirt test/peers test/telemetry
 
 .PHONY: help
 help: ## list the targets
@@ -43,9 +45,9 @@ test-unit: ## the tests that need nothing: no root, no network
 
 .PHONY: test
 test: prepare ## every test, from nothing to green (root)
-	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m $$(go list ./... | grep -vE '/test/(libvirt|telemetry)$$')
-	@echo '>> what is held to a time, alone on the machine' >&2
-	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m -p 1 ./test/libvirt ./test/telemetry
+	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m $$(go list ./... | grep -vE '$(subst $() ,|,$(ALONE:%=/%$$))')
+	@echo '>> what needs the machine for itself, one after the other' >&2
+	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m -p 1 $(ALONE:%=./%)
 
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need

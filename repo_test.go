@@ -40,7 +40,7 @@ var soleImporters = []struct {
 	{"github.com/spf13/cobra", []string{"cmd/nodeagent", "cmd/nodeagent-controller", "test/bed"}, "packages know no command line"},
 	{"k8s.io/", []string{"internal/controller", "internal/node", "api/v1alpha1", "pkg/nodestack", "pkg/deviceplugin", "test/cluster", "test/e2e"}, "the agent works without Kubernetes; pkg/nodestack speaks the CRI, pkg/deviceplugin with the kubelet"},
 	{"google.golang.org/grpc", []string{"pkg/nodestack", "pkg/deviceplugin"}, "a container runtime and a kubelet may hang or lie: one bounded caller each"},
-	{"sigs.k8s.io/controller-runtime", []string{"internal/controller", "test/cluster"}, "it would double the memory of the agent, which has no need of it"},
+	{"sigs.k8s.io/controller-runtime", []string{"internal/controller", "test/cluster"}, "it would add more than half to the memory of the agent, which has no need of it"},
 	{"github.com/go-logr/logr", []string{"internal/controller"}, "controller-runtime writes its log through it"},
 	{"github.com/coreos/go-systemd", []string{"cmd/nodeagent"}, "systemd is told in one place; without it nothing changes"},
 	{"github.com/google/go-containerregistry", []string{"deploy/image"}, "the image is packed without a container runtime; the agent knows no image"},

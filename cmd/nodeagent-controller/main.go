@@ -1,6 +1,6 @@
 // Command nodeagent-controller does for a cluster's HostNetworks what no single
 // node can. It is a program of its own because what watches a whole cluster
-// would double the memory of the agent on every node.
+// would add more than half to the memory of the agent on every node.
 package main
 
 import (

@@ -42,7 +42,11 @@ func newRun() *cobra.Command {
 It needs no cluster and no configuration file. A libvirt daemon that is absent,
 hangs, dies or comes back costs only its own VMs. The host is checked at every
 interval, and at once when a module or device comes or goes. SIGHUP, or a changed file,
-reloads the configuration; an invalid one is refused and the old one goes on.`,
+reloads the configuration; an invalid one is refused and the old one goes on.
+
+In a cluster, which it knows by NODE_NAME and a service account or kubeconfig, it
+publishes labels, conditions and a NodeVirtualization of its Node, and follows the
+HostNetworks that select it. Elsewhere network.policies names files of them.`,
 		Example: `  nodeagent run
   nodeagent run --web.listen-address 127.0.0.1:9477
   nodeagent run --libvirt-uri 'qemu+unix:///system?socket=/run/libvirt/virtqemud-sock'`,

@@ -84,15 +84,14 @@ func (d *daemon) startNetwork(whole config.Config) {
 // none, and where the configuration names policies itself. The two do not mix,
 // so that one place says what a node's network shall be.
 func (d *daemon) hostNetworks(c config.Config) (*node.HostNetworks, error) {
-	name := os.Getenv("NODE_NAME")
-	if len(c.Network.Policies) > 0 || name == "" || c.Kubernetes.Kubeconfig == "" && os.Getenv("KUBERNETES_SERVICE_HOST") == "" {
+	if len(c.Network.Policies) > 0 || !inCluster(c.Kubernetes) {
 		return nil, nil
 	}
 	way, err := node.Config(c.Kubernetes.Kubeconfig)
 	if err != nil {
 		return nil, err
 	}
-	return node.NewHostNetworks(way, name, func(reports []v1alpha1.NetworkReport) { d.publishNetworks(reports, true) }, d.log)
+	return node.NewHostNetworks(way, os.Getenv("NODE_NAME"), func(reports []v1alpha1.NetworkReport) { d.publishNetworks(reports, true) }, d.log)
 }
 
 // networkState is what metrics tell of the network, nil while it is left alone.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -145,7 +146,8 @@ func conditionsOf(policies []*v1alpha1.HostNetwork, bad map[string]error) map[st
 			continue
 		}
 		if err := bad[policy.Name]; err != nil {
-			all[policy.Name] = &metav1.Condition{Status: metav1.ConditionFalse, Reason: reasonFailed, Message: err.Error()}
+			failed := condition(metav1.ConditionFalse, reasonFailed, "not all of them are there", strings.Split(err.Error(), "\n"))
+			all[policy.Name] = &failed
 			continue
 		}
 		message := fmt.Sprintf("%d NetworkAttachmentDefinitions are there", len(policy.Spec.Attachments))

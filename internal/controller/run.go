@@ -43,6 +43,9 @@ const (
 	// answer, or does not know our kinds.
 	firstRetry = time.Second
 	lastRetry  = time.Minute
+	// tryTimeout and lookTimeout are for one that takes requests and never answers.
+	tryTimeout  = 10 * time.Second
+	lookTimeout = time.Minute
 )
 
 var nodeKind = schema.GroupVersionKind{Version: "v1", Kind: "Node"}
@@ -91,7 +94,7 @@ func Run(ctx context.Context, o Options) error {
 		Watches(&v1alpha1.HostNetwork{}, everything()).
 		Watches(&v1alpha1.NodeVirtualization{}, everything()).
 		WatchesMetadata(&corev1.Node{}, everything(), builder.WithPredicates(predicate.LabelChangedPredicate{})).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 1}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1, ReconciliationTimeout: lookTimeout}).
 		Complete(all)
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)
@@ -132,9 +135,11 @@ func await(ctx context.Context, o Options, scheme *runtime.Scheme) bool {
 	for said := ""; ; {
 		direct, err := client.New(o.Config, client.Options{Scheme: scheme})
 		if err == nil {
+			limited, cancel := context.WithTimeout(ctx, tryTimeout)
 			err = errors.Join(
-				direct.List(ctx, &v1alpha1.HostNetworkList{}, client.Limit(1)),
-				direct.List(ctx, &v1alpha1.NodeVirtualizationList{}, client.Limit(1)))
+				direct.List(limited, &v1alpha1.HostNetworkList{}, client.Limit(1)),
+				direct.List(limited, &v1alpha1.NodeVirtualizationList{}, client.Limit(1)))
+			cancel()
 		}
 		if err == nil {
 			return true

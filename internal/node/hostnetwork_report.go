@@ -11,11 +11,8 @@ import (
 	"github.com/virtnode/nodeagent/pkg/hostnet"
 )
 
-// Limits of a report.
-const (
-	maxSteps   = 100
-	maxMessage = 1024
-)
+// maxSteps is how many steps a report names.
+const maxSteps = 100
 
 // networkReports says what became of the policies that select a node with these
 // labels, and of those that did and are not restored yet. It is never nil.
@@ -39,9 +36,7 @@ func networkReports(all []v1alpha1.HostNetwork, labels map[string]string, look *
 		default:
 			judgeWanted(&report, policy, look)
 		}
-		if len(report.Message) > maxMessage {
-			report.Message = strings.ToValidUTF8(report.Message[:maxMessage], "") + "…"
-		}
+		report.Message = clip(report.Message, mostMessage)
 		reports = append(reports, report)
 	}
 	return reports
@@ -177,7 +172,7 @@ func interfaceReports(policy *v1alpha1.HostNetwork, cards []hostnet.Card, steps 
 			}
 		}
 		if report.Ready = len(wrong) == 0 && report.Link != ""; len(wrong) > 0 {
-			report.Message = wrong[0]
+			report.Message = clip(wrong[0], mostMessage)
 		}
 		all = append(all, report)
 	}

@@ -28,6 +28,7 @@ const pageSize = 500
 func Uninstall(ctx context.Context, config *rest.Config, node string, tell func(line string)) error {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 50, 100 // two requests per node
+	config.Timeout = writeTimeout
 	client, err := newAPI(config)
 	if err != nil {
 		return err

@@ -27,6 +27,7 @@ import (
 
 	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
+	"github.com/virtnode/nodeagent/test/cluster"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
@@ -89,6 +90,22 @@ func applyFile(t *testing.T, objects client.Client, name string) {
 			t.Fatalf("%s: %s %s: %v", name, object.GetKind(), object.GetName(), err)
 		}
 	}
+}
+
+// startOwn starts a cluster that no other test has.
+func startOwn(t *testing.T) *cluster.ControlPlane {
+	t.Helper()
+	plane.Config(t) // ends the test when the tier cannot run
+	own, err := cluster.Start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := own.Stop(); err != nil {
+			t.Error(err)
+		}
+	})
+	return own
 }
 
 // makeNode makes a Node as a kubelet does, with a label and a condition of its own.

@@ -20,7 +20,6 @@ import (
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
-	"github.com/virtnode/nodeagent/test/cluster"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
@@ -309,17 +308,7 @@ func TestAnHourWithoutTheAPIServer(t *testing.T) {
 // TestWhatIsMissingCostsOnlyItself has a cluster without the kind of the
 // agent's object, and an agent without a Node.
 func TestWhatIsMissingCostsOnlyItself(t *testing.T) {
-	plane.Config(t) // ends the test when the tier cannot run
-	own, err := cluster.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	config := own.Config()
+	config := startOwn(t).Config()
 	clients := kubernetes.NewForConfigOrDie(config)
 	good, bad := machines(t)
 

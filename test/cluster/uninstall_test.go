@@ -16,23 +16,13 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/virtnode/nodeagent/internal/node"
-	"github.com/virtnode/nodeagent/test/cluster"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // TestUninstallLeavesNothing runs the program against a cluster of its own, in
 // which one agent has gone without a word, and one node has lost its owners.
 func TestUninstallLeavesNothing(t *testing.T) {
-	plane.Config(t) // ends the test when the tier cannot run
-	own, err := cluster.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := own.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	own := startOwn(t)
 	config := own.Config()
 	clients := kubernetes.NewForConfigOrDie(config)
 	installCRDs(t, config, filepath.Join("..", "..", "deploy", "daemonset", "base", "crds"))
