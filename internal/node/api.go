@@ -114,13 +114,15 @@ func (a *api) follow(ctx context.Context, resource, name string, example runtime
 	}
 	lists := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+			defer cancel()
 			list, err := request(options).Do(ctx).Get()
 			failed(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			options.Watch = true
-			watching, err := request(options).Watch(ctx)
+			watching, err := answeredWatch(ctx, request(options).Watch)
 			failed(err)
 			return watching, err
 		},

@@ -142,12 +142,14 @@ func audible(from *cache.ListWatch, what string, log *slog.Logger) *cache.ListWa
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
+			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+			defer cancel()
 			list, err := from.ListWithContext(ctx, options)
 			note(err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			events, err := from.WatchWithContext(ctx, options)
+			events, err := answeredWatch(ctx, func(ctx context.Context) (watch.Interface, error) { return from.WatchWithContext(ctx, options) })
 			note(err)
 			return events, err
 		},
