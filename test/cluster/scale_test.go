@@ -263,7 +263,7 @@ func (f *fleet) startedWithinBudget() {
 // has, so that nothing can be left to be written later.
 func (f *fleet) restsFor(rest time.Duration) {
 	f.t.Helper()
-	before, reads, bytes, began := f.versions(), f.mean(readsMade), f.mean(bytesTold), time.Now()
+	before, made, reads, bytes, began := f.versions(), f.of(writesMade), f.mean(readsMade), f.mean(bytesTold), time.Now()
 	for range int(rest / time.Minute) {
 		f.now.Add(60)
 		looked := f.of(rounds)
@@ -271,6 +271,9 @@ func (f *fleet) restsFor(rest time.Duration) {
 			agent.Observe(f.look())
 		}
 		f.patiently("it has looked", func(i int) bool { return rounds(f.agents[i]) > looked[i] })
+		if diff := cmp.Diff(made, f.of(writesMade)); diff != "" {
+			f.t.Fatalf("agents write at rest:\n%s", diff)
+		}
 	}
 	f.t.Logf("%v at rest, in %v: %.2f reads and %.0f bytes of watches for each agent", rest, time.Since(began).Round(time.Second), f.mean(readsMade)-reads, f.mean(bytesTold)-bytes)
 	f.expectVersions(before)
@@ -298,7 +301,7 @@ func (f *fleet) versions() map[string]string {
 func (f *fleet) expectVersions(want map[string]string) {
 	f.t.Helper()
 	if diff := cmp.Diff(want, f.versions()); diff != "" {
-		f.t.Errorf("somebody wrote at rest:\n%s", diff)
+		f.t.Errorf("what agents write has changed:\n%s", diff)
 	}
 }
 
