@@ -118,9 +118,7 @@ func newFleet(t *testing.T) *fleet {
 	f.each(func(i int) {
 		makeNode(t, f.clients, nameOf(i))
 		f.heartbeat(i)
-		way := as(config, agentToken(t, f.clients, nameOf(i)))
-		way.Dial = (&net.Dialer{}).DialContext // connections are shared by who has the same dialer
-		f.ways[i] = way
+		f.ways[i] = as(config, agentToken(t, f.clients, nameOf(i)))
 	})
 	return f
 }
@@ -204,13 +202,27 @@ func (f *fleet) start() {
 func (f *fleet) newAgent(i int) *metered {
 	f.t.Helper()
 	agent := new(metered)
-	way := rest.CopyConfig(f.ways[i])
-	way.Wrap(func(next http.RoundTripper) http.RoundTripper { return &metering{next, &agent.meter} })
+	// The clients of one process share a connection; those of another agent
+	// would have it, too, if this one had no dialer of its own.
+	connected := rest.CopyConfig(f.ways[i])
+	connected.Dial = func(ctx context.Context, network, address string) (net.Conn, error) {
+		conn, err := new(net.Dialer).DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		agent.meter.connections.Add(1)
+		return &connection{conn, sync.OnceFunc(func() { agent.meter.connections.Add(-1) })}, nil
+	}
+	connected.Wrap(func(next http.RoundTripper) http.RoundTripper { return &metering{next, &agent.meter} })
+	transport, err := rest.TransportFor(connected)
+	if err != nil {
+		f.t.Fatal(err)
+	}
+	way := &rest.Config{Host: connected.Host, Transport: transport}
 	agent.Publisher = node.NewPublisher(node.Options{
 		Config: func() (*rest.Config, error) { return way, nil },
 		Node:   nameOf(i), Random: func() float64 { return 0 }, Now: f.clock, Log: slog.New(slog.DiscardHandler),
 	})
-	var err error
 	agent.networks, err = node.NewHostNetworks(way, nameOf(i), func([]v1alpha1.NetworkReport) {}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		f.t.Fatal(err)
@@ -230,7 +242,7 @@ func (f *fleet) look() node.Look {
 func (f *fleet) startedWithinBudget() {
 	f.t.Helper()
 	reads, made := f.mean(readsMade), f.mean(writesMade)
-	f.t.Logf("the first start: %.2f reads and %.2f writes for each agent", reads, made)
+	f.t.Logf("the first start: %.2f reads, %.2f writes and %.2f connections for each agent", reads, made, f.mean(connections))
 	if reads > mostReads || made > mostWrites {
 		f.t.Errorf("the budget is %d reads and %d writes", mostReads, mostWrites)
 	}
@@ -386,10 +398,11 @@ func meanOf(all []int64) float64 {
 	return float64(sum) / float64(len(all))
 }
 
-func readsMade(a *metered) int64  { return a.meter.reads.Load() }
-func writesMade(a *metered) int64 { return a.meter.writes.Load() }
-func bytesTold(a *metered) int64  { return a.meter.bytes.Load() }
-func rounds(a *metered) int64     { return int64(a.State().Rounds) }
+func readsMade(a *metered) int64   { return a.meter.reads.Load() }
+func writesMade(a *metered) int64  { return a.meter.writes.Load() }
+func connections(a *metered) int64 { return a.meter.connections.Load() }
+func bytesTold(a *metered) int64   { return a.meter.bytes.Load() }
+func rounds(a *metered) int64      { return int64(a.State().Rounds) }
 
 // server is what the API server says of itself.
 func (f *fleet) server(metric string) float64 {
@@ -420,6 +433,7 @@ func memoryInUse() int64 {
 
 // meter counts what an agent asks, and what its watches tell it.
 type meter struct {
+	connections    atomic.Int64 // that are open
 	reads, writes  atomic.Int64
 	watches, bytes atomic.Int64 // watches that are open, and what came through them
 }
@@ -441,6 +455,16 @@ func (m *metering) RoundTrip(r *http.Request) (*http.Response, error) {
 		answer.Body = &watched{answer.Body, m.meter, sync.OnceFunc(func() { m.meter.watches.Add(-1) })}
 	}
 	return answer, err
+}
+
+type connection struct {
+	net.Conn
+	over func()
+}
+
+func (c *connection) Close() error {
+	c.over()
+	return c.Conn.Close()
 }
 
 type watched struct {
