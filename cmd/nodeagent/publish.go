@@ -22,8 +22,23 @@ const publishSplay = 10 * time.Second
 
 // publishing is what is published to the cluster, and by whom.
 type publishing struct {
-	publisher *node.Publisher
+	publisher *node.Publisher // nil: nothing is
+	features  *node.FeatureFile
 	custom    []node.Custom
+}
+
+func (p *publishing) observe(look node.Look) {
+	if p.publisher != nil {
+		p.publisher.Observe(look)
+	}
+	p.features.Observe(look)
+}
+
+func (p *publishing) observeNetworks(told *networksTold) {
+	if p.publisher != nil {
+		p.publisher.ObserveNetworks(told.reports, told.managed)
+	}
+	p.features.ObserveNetworks(told.reports, told.managed)
 }
 
 // inCluster reports whether there is a Node to write to, and a way to it.
@@ -32,38 +47,61 @@ func inCluster(c config.Kubernetes) bool {
 }
 
 // startPublish writes labels, conditions and the NodeVirtualization, if the
-// host is a node and the configuration wants it. What was published stays
-// where it is not wanted any more: nodeagent uninstall removes it.
+// host is a node and the configuration wants it, and the file for NFD. What was
+// published stays where it is not wanted any more: nodeagent uninstall removes
+// it.
 func (d *daemon) startPublish(c config.Kubernetes, custom []node.Custom) {
-	if !c.Publish || !inCluster(c) {
-		d.publishing.Store(nil)
-		d.tasks.Start(agent.Task{Name: "publish", Run: func(ctx context.Context, ready func()) error {
-			ready()
-			<-ctx.Done()
-			return nil
-		}})
-		return
+	p := &publishing{features: d.newFeatures(c), custom: custom}
+	publish := agent.Task{Name: "publish", Run: func(ctx context.Context, ready func()) error {
+		ready()
+		<-ctx.Done()
+		return nil
+	}}
+	if c.Publish && inCluster(c) {
+		p.publisher = node.NewPublisher(node.Options{
+			Config: node.ConfigOf(c.Kubeconfig), Node: os.Getenv("NODE_NAME"),
+			Splay: publishSplay, Random: rand.Float64, Now: time.Now, Log: d.log.With(slog.String("task", "publish")),
+		})
+		publish.Run = p.publisher.Run
 	}
-	p := node.NewPublisher(node.Options{
-		Config: node.ConfigOf(c.Kubeconfig), Node: os.Getenv("NODE_NAME"),
-		Splay: publishSplay, Random: rand.Float64, Now: time.Now, Log: d.log.With(slog.String("task", "publish")),
-	})
-	d.publishing.Store(&publishing{p, custom})
+	d.publishing.Store(p)
 	if state, probed := d.loop.State(); probed {
 		d.publishLook(state)
 	}
 	if told := d.networks.Load(); told != nil {
-		p.ObserveNetworks(told.reports, told.managed)
+		p.observeNetworks(told)
 	}
-	d.tasks.Start(agent.Task{Name: "publish", Run: p.Run})
+	d.tasks.Start(publish)
+	d.tasks.Start(agent.Task{Name: "features", Run: p.features.Run})
+}
+
+// newFeatures keeps the labels in a file for NFD. Only one of NFD and the agent
+// labels the Node.
+func (d *daemon) newFeatures(c config.Kubernetes) *node.FeatureFile {
+	use := node.NoFeatures
+	switch {
+	case !c.NFD.Write:
+	case c.Publish && inCluster(c):
+		use = node.FeaturesOnly
+	default:
+		use = node.FeaturesAsLabels
+	}
+	return node.NewFeatureFile(func() (*os.Root, error) {
+		dir, err := d.root.Resolve(c.NFD.Directory)
+		if err != nil {
+			return nil, err
+		}
+		return os.OpenRoot(dir)
+	}, use, time.Now, d.log.With(slog.String("task", "features")))
 }
 
 // publishNetworks hands on what became of the cluster's HostNetworks, and keeps
 // it for a publisher that comes later.
 func (d *daemon) publishNetworks(reports []v1alpha1.NetworkReport, managed bool) {
-	d.networks.Store(&networksTold{reports, managed})
+	told := &networksTold{reports, managed}
+	d.networks.Store(told)
 	if p := d.publishing.Load(); p != nil {
-		p.publisher.ObserveNetworks(reports, managed)
+		p.observeNetworks(told)
 	}
 }
 
@@ -76,13 +114,13 @@ type networksTold struct {
 // publishLook hands a look at the host on.
 func (d *daemon) publishLook(state readiness.State) {
 	if p := d.publishing.Load(); p != nil {
-		p.publisher.Observe(node.Look{Report: state.Report.Report, Custom: p.custom})
+		p.observe(node.Look{Report: state.Report.Report, Custom: p.custom})
 	}
 }
 
 func (d *daemon) publishState() *metrics.Publish {
 	p := d.publishing.Load()
-	if p == nil {
+	if p == nil || p.publisher == nil {
 		return nil
 	}
 	state := p.publisher.State()

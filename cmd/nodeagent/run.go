@@ -82,7 +82,7 @@ type daemon struct {
 	profile atomic.Pointer[kvmcheck.Profile]
 	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
 
-	publishing atomic.Pointer[publishing] // nil: nothing is published
+	publishing atomic.Pointer[publishing] // nil: nothing yet
 	networks   atomic.Pointer[networksTold]
 
 	// Of the config task: the file's content that was tried last, and whether

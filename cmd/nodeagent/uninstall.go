@@ -17,8 +17,11 @@ func newUninstall() *cobra.Command {
 agents have written, and their NodeVirtualizations: also those of nodes whose
 agent is gone. What others own stays. It prints what it removes, a line each.
 
-Remove the agents first: one that still runs writes everything again. It can be
-repeated. The network of the hosts stays as it is: nodeagent restore, on a host,
+HostNetworks stay, but lose the finalizer virtnode.io/restore, which nobody is
+left to take off: with it neither they nor their CRD could be deleted.
+
+Remove agents and controller first: those that still run write everything again.
+It can be repeated. The network of the hosts stays as it is: nodeagent restore, on a host,
 brings back what was there before.`,
 		Example: `  kubectl -n virtnode-system delete daemonset nodeagent && nodeagent uninstall --kubeconfig ~/.kube/config
   nodeagent uninstall --node worker-7`,

@@ -25,6 +25,13 @@ type Kubernetes struct {
 	Kubeconfig string  `yaml:"kubeconfig" doc:"File with the cluster's address and the agent's credentials. Empty: the service account of the agent's pod."`
 	Publish    bool    `yaml:"publish" doc:"Whether the node's labels and conditions, and its NodeVirtualization, are written. It needs a way to the cluster, and the node's name in the environment variable NODE_NAME."`
 	Labels     []Label `yaml:"labels" doc:"Labels of your own, beside those of docs/labels.md: virtnode.io/custom.NAME."`
+	NFD        NFD     `yaml:"nfd" doc:"Node Feature Discovery: a file with the labels, for its worker on this node."`
+}
+
+// NFD configures the file for Node Feature Discovery.
+type NFD struct {
+	Write     bool   `yaml:"write" doc:"Whether the file virtnode is kept in the directory. Where the agent does not publish, NFD labels the node with what is in it; else NFD has it as features for its rules. Without, a file of the agent's is removed."`
+	Directory string `yaml:"directory" doc:"The host's directory that NFD's worker reads."`
 }
 
 // Label is a label of the user's own.
@@ -111,8 +118,11 @@ func Default() Config {
 		Network: Network{
 			Policies: []string{}, NodeLabels: map[string]string{}, Interval: 30 * time.Second, StateDirectory: "/var/lib/nodeagent/network",
 		},
-		Kubernetes: Kubernetes{Publish: true, Labels: []Label{}},
-		Log:        Log{Level: "info", Format: "auto"},
+		Kubernetes: Kubernetes{
+			Publish: true, Labels: []Label{},
+			NFD: NFD{Directory: "/etc/kubernetes/node-feature-discovery/features.d"},
+		},
+		Log: Log{Level: "info", Format: "auto"},
 	}
 }
 

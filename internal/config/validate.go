@@ -46,6 +46,9 @@ func Validate(config Config, known Known) []Error {
 			bad(fmt.Sprintf("network.policies[%d]", i), "%q: want a path from /, or a pattern", pattern)
 		}
 	}
+	if !filepath.IsAbs(config.Kubernetes.NFD.Directory) {
+		bad("kubernetes.nfd.directory", "%q: want a path from /", config.Kubernetes.NFD.Directory)
+	}
 	problems = append(problems, validateLabels(config.Kubernetes.Labels, known)...)
 	if levels := []string{"debug", "info", "warn", "error"}; !slices.Contains(levels, config.Log.Level) {
 		bad("log.level", "%q: want one of %v", config.Log.Level, levels)

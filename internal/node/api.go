@@ -22,10 +22,11 @@ import (
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 )
 
-// The resources that the agent writes.
+// The resources that the agent writes, and what it follows.
 const (
-	nodes   = "nodes"
-	objects = "nodevirtualizations"
+	nodes    = "nodes"
+	objects  = "nodevirtualizations"
+	policies = "hostnetworks"
 )
 
 // api speaks with the API server about Nodes and NodeVirtualizations, and asks
@@ -60,10 +61,10 @@ func clientFor(config *rest.Config, codecs serializer.CodecFactory, path string,
 
 // client is that of a resource.
 func (a *api) client(resource string) *rest.RESTClient {
-	if resource == objects {
-		return a.own
+	if resource == nodes {
+		return a.core
 	}
-	return a.core
+	return a.own
 }
 
 // apply makes one write under the agent's name, without force, and returns the

@@ -88,7 +88,7 @@ func policyLister(config *rest.Config) (*cache.ListWatch, error) {
 	if err != nil {
 		return nil, err
 	}
-	return cache.NewFilteredListWatchFromClient(client, "hostnetworks", "", func(*metav1.ListOptions) {}), nil
+	return cache.NewFilteredListWatchFromClient(client, policies, "", func(*metav1.ListOptions) {}), nil
 }
 
 // informer mirrors objects, and wakes the network when one comes, goes, or has

@@ -148,6 +148,7 @@ func rows() []row {
 			return vfs(j, func(c count) int { return c.configured })
 		}},
 		check("vhost-net", "The kernel moves VMs' network traffic.", "devices/vhost-net"),
+		check("vhost-vsock", "VMs and the host can talk without a network.", "devices/vhost-vsock"),
 		{"tsc.frequency", "hertz, or absent", "Frequency that VMs see of the CPUs' time stamp counter.", "KVM_GET_TSC_KHZ", tscFrequency},
 		{"tsc.stable", "`true`, or absent", "The time stamp counter runs at one rate, always.", "time/tsc", func(j *judged) fact {
 			if j.Host.Arch != "amd64" {

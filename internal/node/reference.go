@@ -46,7 +46,26 @@ agent writes when something changes, and whether it lives is for its pod's own p
 
 `+"`kubectl get nv`"+` has one object per node, with its name: the verdict, every finding with its remedy, the physical functions, and what
 became of each HostNetwork. It goes with the Node.
-`, mostLabels, mostBytes, VirtualizationReady, HostNetworkReady)
+
+## Node Feature Discovery
+
+With `+"`kubernetes.nfd.write`"+` the agent also keeps the labels in the file `+"`%s`"+` of NFD's folder
+(`+"`/etc/kubernetes/node-feature-discovery/features.d`"+`), for NFD's worker to read. Only one of the two labels the Node, so that they do
+not fight:
+
+| `+"`kubernetes.publish`"+` | who labels | what the file is for |
+|---|---|---|
+| `+"`true`"+`, in a cluster | the agent | NodeFeatureRules: each line is a feature of `+"`local.feature`"+`, and marked `+"`+no-label`"+` (NFD 0.15 or later) |
+| `+"`false`"+` | NFD, with the same names and values | the labels; there are neither conditions nor NodeVirtualizations then |
+
+NFD's master must not deny the namespace `+"`virtnode.io`"+` (`+"`denyLabelNs`"+`); as it comes, it does not. The file is replaced whole, only when
+something in it changes, and as slowly as labels go: it carries no expiry time, so an agent that is gone leaves its labels, as on the
+Node. A file of that name which the agent did not write is left alone. `+"`write: false`"+` removes the agent's; `+"`nodeagent uninstall`"+` is about the
+cluster, and does not reach into nodes.
+
+The agent's pod sees the host read-only. The chart mounts the folder when `+"`config.kubernetes.nfd`"+` is there; with kustomize, add a hostPath
+volume of the folder, at `+"`/host/etc/kubernetes/node-feature-discovery/features.d`"+`.
+`, mostLabels, mostBytes, VirtualizationReady, HostNetworkReady, FeatureFileName)
 	return b.String()
 }
 

@@ -24,7 +24,8 @@ const pageSize = 500
 
 // Uninstall removes all that agents have written to a cluster, of one node or,
 // without a name, of all: also of nodes whose agent is gone. It tells what it
-// removes, a line each, and can be repeated. What others own stays.
+// removes, a line each, and can be repeated. What others own stays: so do
+// HostNetworks, but without the finalizer that nobody is left to take off.
 func Uninstall(ctx context.Context, config *rest.Config, node string, tell func(line string)) error {
 	config = rest.CopyConfig(config)
 	config.QPS, config.Burst = 50, 100 // two requests per node
@@ -33,7 +34,11 @@ func Uninstall(ctx context.Context, config *rest.Config, node string, tell func(
 	if err != nil {
 		return err
 	}
-	return errors.Join(client.cleanNodes(ctx, node, tell), client.removeObjects(ctx, node, tell))
+	err = errors.Join(client.cleanNodes(ctx, node, tell), client.removeObjects(ctx, node, tell))
+	if node == "" {
+		err = errors.Join(err, client.freePolicies(ctx, tell))
+	}
+	return err
 }
 
 // page asks for a page of a list, of one object or of all.
@@ -165,4 +170,52 @@ func (a *api) removeObjects(ctx context.Context, name string, tell func(string))
 			return errors.Join(failures...)
 		}
 	}
+}
+
+// freePolicies takes the agent's finalizer, and no other, off HostNetworks: one
+// that is deleted, or whose kind is, would never go otherwise.
+func (a *api) freePolicies(ctx context.Context, tell func(string)) error {
+	var failures []error
+	for next := ""; ; {
+		var list v1alpha1.HostNetworkList
+		err := a.page(ctx, policies, "", next, &list)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		if err != nil {
+			return errors.Join(append(failures, fmt.Errorf("list HostNetworks: %w", err))...)
+		}
+		for i := range list.Items {
+			switch freed, err := a.freePolicy(ctx, &list.Items[i]); {
+			case err != nil:
+				failures = append(failures, fmt.Errorf("free HostNetwork %s: %w", list.Items[i].Name, err))
+			case freed:
+				tell(fmt.Sprintf("hostnetwork %s: finalizer %s", list.Items[i].Name, v1alpha1.RestoreFinalizer))
+			}
+		}
+		if next = list.Continue; next == "" {
+			return errors.Join(failures...)
+		}
+	}
+}
+
+// freePolicy removes the finalizer from its place, if it still is there.
+func (a *api) freePolicy(ctx context.Context, policy *v1alpha1.HostNetwork) (freed bool, err error) {
+	at := slices.Index(policy.Finalizers, v1alpha1.RestoreFinalizer)
+	if at < 0 {
+		return false, nil
+	}
+	path := fmt.Sprintf("/metadata/finalizers/%d", at)
+	body, err := json.Marshal([]map[string]string{
+		{"op": "test", "path": path, "value": v1alpha1.RestoreFinalizer},
+		{"op": "remove", "path": path},
+	})
+	if err != nil {
+		return false, err
+	}
+	err = a.own.Patch(types.JSONPatchType).Resource(policies).Name(policy.Name).Body(body).Do(ctx).Error()
+	if apierrors.IsNotFound(err) {
+		return false, nil // it has gone meanwhile
+	}
+	return err == nil, err
 }

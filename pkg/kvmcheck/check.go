@@ -46,6 +46,7 @@ func checksOfDevices() []Check {
 	return []Check{
 		{"devices", "tun", Required, "Can network interfaces for VMs be made?", "/dev/net/tun, opened", nodeReasons()},
 		{"devices", "vhost-net", Required, "Can the kernel move VMs' network traffic?", "/dev/vhost-net, opened", nodeReasons()},
+		{"devices", "vhost-vsock", Optional, "Can VMs and the host talk without a network?", "/dev/vhost-vsock, opened", nodeReasons()},
 	}
 }
 

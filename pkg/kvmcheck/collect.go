@@ -51,8 +51,9 @@ func collect(ctx context.Context, host Host) Facts {
 		Survey:      survey,
 		Fingerprint: NewFingerprint(survey),
 		Devices: DeviceFacts{
-			Tun:      host.Devices.Open("/dev/net/tun"),
-			VhostNet: host.Devices.Open("/dev/vhost-net"),
+			Tun:        host.Devices.Open("/dev/net/tun"),
+			VhostNet:   host.Devices.Open("/dev/vhost-net"),
+			VhostVsock: host.Devices.Open("/dev/vhost-vsock"),
 		},
 		Memory: collectMemory(root),
 		IOMMU:  collectIOMMU(root),

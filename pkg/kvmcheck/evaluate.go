@@ -37,6 +37,7 @@ func evaluateDevices(facts Facts) []Finding {
 	return []Finding{
 		evaluateNode(facts.Devices.Tun, "tun", "tun", "pods' and VMs' network interfaces are made through it"),
 		evaluateNode(facts.Devices.VhostNet, "vhost-net", "vhost_net", "it moves a VM's network traffic in the kernel"),
+		evaluateNode(facts.Devices.VhostVsock, "vhost-vsock", "vhost_vsock", "VMs and the host talk through it without a network"),
 	}
 }
 

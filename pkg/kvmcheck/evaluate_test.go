@@ -25,7 +25,10 @@ func healthy() Facts {
 		},
 		Survey:      healthySurvey(),
 		Fingerprint: NewFingerprint(healthySurvey()),
-		Devices:     DeviceFacts{Tun: Node{Path: "/dev/net/tun", State: NodeOpened}, VhostNet: Node{Path: "/dev/vhost-net", State: NodeOpened}},
+		Devices: DeviceFacts{
+			Tun: Node{Path: "/dev/net/tun", State: NodeOpened}, VhostNet: Node{Path: "/dev/vhost-net", State: NodeOpened},
+			VhostVsock: Node{Path: "/dev/vhost-vsock", State: NodeOpened},
+		},
 		Memory: MemoryFacts{
 			Hugepages: known("/hugepages", []HugepagePool{pages(8, 4)}), NUMA: known("/node", []NUMANode{}), Policy: healthyMemoryPolicy(),
 		},
@@ -132,8 +135,12 @@ func TestEachCauseHasItsReason(t *testing.T) {
 		"nested cannot be read": {
 			func(f *Facts) { f.KVM.Nested["kvm_intel"] = unknown[bool]("/nested", broken) }, "kvm/nested", Unknown, ReadFailed,
 		},
-		"tun is missing":     {func(f *Facts) { f.Devices.Tun.State = NodeAbsent }, "devices/tun", NotReady, DeviceMissing},
-		"vhost-net is taken": {func(f *Facts) { f.Devices.VhostNet = Node{State: NodeRefused, Errno: "EBUSY"} }, "devices/vhost-net", NotReady, DeviceBusy},
+		"tun is missing":         {func(f *Facts) { f.Devices.Tun.State = NodeAbsent }, "devices/tun", NotReady, DeviceMissing},
+		"vhost-net is taken":     {func(f *Facts) { f.Devices.VhostNet = Node{State: NodeRefused, Errno: "EBUSY"} }, "devices/vhost-net", NotReady, DeviceBusy},
+		"vhost-vsock is missing": {func(f *Facts) { f.Devices.VhostVsock.State = NodeAbsent }, "devices/vhost-vsock", NotReady, DeviceMissing},
+		"vhost-vsock was not asked for": {
+			func(f *Facts) { f.Devices.VhostVsock = Node{Path: "/dev/vhost-vsock"} }, "devices/vhost-vsock", Unknown, ReadFailed,
+		},
 		"no huge pages":      {func(f *Facts) { f.Memory.Hugepages.Value[0].Total.Value = 0 }, "memory/hugepages-2Mi", NotReady, NoHugepages},
 		"no free huge pages": {func(f *Facts) { f.Memory.Hugepages.Value[0].Free.Value = 0 }, "memory/hugepages-2Mi", NotReady, NoHugepagesFree},
 		"free pages unread": {

@@ -63,8 +63,9 @@ type KVMFacts struct {
 
 // DeviceFacts says how the device nodes that QEMU opens answered.
 type DeviceFacts struct {
-	Tun      Node `json:"tun"`
-	VhostNet Node `json:"vhostNet"`
+	Tun        Node `json:"tun"`
+	VhostNet   Node `json:"vhostNet"`
+	VhostVsock Node `json:"vhostVsock"`
 }
 
 // MemoryFacts lists huge page pools: one per size, and one per size and NUMA node.

@@ -309,7 +309,7 @@ func TestHungDevicesAreUnknown(t *testing.T) {
 		stuck := stuckDevices{make(chan struct{})}
 		bed.host.Devices = stuck
 		for _, finding := range bed.check(t) {
-			if device, asked := map[string]string{"kvm/device": "/dev/kvm", "devices/tun": "/dev/net/tun", "devices/vhost-net": "/dev/vhost-net"}[finding.Key()]; asked {
+			if device, asked := map[string]string{"kvm/device": "/dev/kvm", "devices/tun": "/dev/net/tun", "devices/vhost-net": "/dev/vhost-net", "devices/vhost-vsock": "/dev/vhost-vsock"}[finding.Key()]; asked {
 				if finding.Status != kvmcheck.Unknown || !strings.Contains(finding.Message, device+": did not answer") && !strings.Contains(finding.Message, device+": not read") {
 					t.Errorf("%s is %s: %s", finding.Key(), finding.Status, finding.Message)
 				}

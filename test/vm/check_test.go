@@ -65,9 +65,13 @@ func TestCheckOnMachinesWithKVM(t *testing.T) {
 			},
 		},
 		{
-			make: "modprobe -r vhost_net; rm -f /dev/vhost-net",
+			make: "modprobe -r vhost_net; rm -f /dev/vhost-net; modprobe vhost_vsock",
 			exit: 1,
-			want: map[string]kvmcheck.Reason{"kvm/device": "", "devices/vhost-net": kvmcheck.DeviceMissing},
+			want: map[string]kvmcheck.Reason{"kvm/device": "", "devices/vhost-net": kvmcheck.DeviceMissing, "devices/vhost-vsock": ""},
+		},
+		{
+			make: "modprobe vhost_net; modprobe -r vhost_vsock; rm -f /dev/vhost-vsock",
+			want: map[string]kvmcheck.Reason{"devices/vhost-net": "", "devices/vhost-vsock": kvmcheck.DeviceMissing},
 		},
 	})
 }
