@@ -1,6 +1,9 @@
 package v1alpha1
 
-import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
 
 // What a HostNetwork document starts with.
 const (
@@ -10,6 +13,9 @@ const (
 
 // RestoreFinalizer keeps a HostNetwork until its nodes are as they were before.
 const RestoreFinalizer = "virtnode.io/restore"
+
+// IntOrString is a number, or a percentage.
+type IntOrString = intstr.IntOrString
 
 // HostNetwork is what the links and virtual functions of a node shall be.
 //
@@ -60,11 +66,12 @@ type HostNetworkSpec struct {
 	// +kubebuilder:validation:MaxItems=1024
 	// +kubebuilder:validation:items:Pattern=`^[0-9a-f]{12}$`
 	ApprovedPlans []string `json:"approvedPlans,omitempty"`
-	// How many nodes may be disrupted at the same time. A node whose change was undone counts, until the policy is
-	// changed. Default 1; 0 pauses. Of a cluster only.
-	// +kubebuilder:validation:Minimum=0
-	// +kubebuilder:validation:Maximum=10000
-	MaxUnavailable *int `json:"maxUnavailable,omitempty"`
+	// How many nodes may be disrupted at the same time: a number, or a percentage of those that the policy selects, rounded
+	// down, but at least one. A node whose change was undone counts, until the policy is changed. Default 1; 0 and 0% pause.
+	// Of a cluster only.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? self >= 0 && self <= 10000 : self.matches('^(100|[1-9]?[0-9])%$')",message="want 0 to 10000, or 0% to 100%"
+	MaxUnavailable *intstr.IntOrString `json:"maxUnavailable,omitempty"`
 	// How it is found out, after a change, that the node can still be reached.
 	Probes Probes `json:"probes,omitzero"`
 	// The network cards and bonds, and what is built on them.

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
@@ -48,6 +49,7 @@ var (
 	pciID      = regexp.MustCompile(`^[0-9a-f]{4}$`)
 	driverName = regexp.MustCompile(`^[A-Za-z0-9_-]{1,63}$`)
 	planHash   = regexp.MustCompile(`^[0-9a-f]{12}$`)
+	percentage = regexp.MustCompile(`^(100|[1-9]?[0-9])%$`)
 )
 
 // Problem is what is wrong with a document, and where.
@@ -119,7 +121,16 @@ func (p *problems) rollout(spec *HostNetworkSpec) {
 		}
 	}
 	if spec.MaxUnavailable != nil {
-		p.between("spec.maxUnavailable", *spec.MaxUnavailable, 0, maxNodes)
+		p.share("spec.maxUnavailable", *spec.MaxUnavailable)
+	}
+}
+
+// share is a number of nodes, or a percentage of them.
+func (p *problems) share(path string, value intstr.IntOrString) {
+	if value.Type == intstr.Int {
+		p.between(path, value.IntValue(), 0, maxNodes)
+	} else if !percentage.MatchString(value.StrVal) {
+		p.add(path, "%q: want a number, or 0%% to 100%%", value.StrVal)
 	}
 }
 

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"encoding/json"
 	"errors"
 	"reflect"
 
@@ -50,7 +51,7 @@ func empty(document *ast.DocumentNode) bool {
 func parsePolicy(document *ast.DocumentNode) (v1alpha1.HostNetwork, error) {
 	var policy v1alpha1.HostNetwork
 	alone := &ast.File{Docs: []*ast.DocumentNode{document}}
-	if err := yaml.NodeToValue(document.Body, &policy, yaml.Strict()); err != nil {
+	if err := yaml.NodeToValue(document.Body, &policy, yaml.Strict(), yaml.CustomUnmarshaler(numberOrText)); err != nil {
 		return policy, locate(alone, reflect.TypeFor[v1alpha1.HostNetwork](), err)
 	}
 	policy.Default()
@@ -59,4 +60,18 @@ func parsePolicy(document *ast.DocumentNode) (v1alpha1.HostNetwork, error) {
 		problems = append(problems, Error{Path: problem.Path, Message: problem.Message})
 	}
 	return policy, joined(alone, problems)
+}
+
+// numberOrText reads a number, or a text such as a percentage. A number in
+// quotes is a text, as to the API server.
+func numberOrText(value *v1alpha1.IntOrString, data []byte) error {
+	var read any
+	if err := yaml.Unmarshal(data, &read); err != nil {
+		return err
+	}
+	text, err := json.Marshal(read)
+	if err != nil {
+		return err
+	}
+	return value.UnmarshalJSON(text)
 }

@@ -3,6 +3,8 @@ package controller
 import (
 	"slices"
 
+	"k8s.io/apimachinery/pkg/util/intstr"
+
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 )
 
@@ -22,11 +24,7 @@ func turnsOf(policies []*v1alpha1.HostNetwork, f fleet) map[string][]v1alpha1.Tu
 				turns[policy.Name] = append(turns[policy.Name], turn)
 			}
 		}
-		free[policy.Name] = 1
-		if most := policy.Spec.MaxUnavailable; most != nil {
-			free[policy.Name] = *most
-		}
-		free[policy.Name] -= len(turns[policy.Name])
+		free[policy.Name] = atOnce(policy.Spec.MaxUnavailable, len(selected)) - len(turns[policy.Name])
 		for _, node := range selected {
 			if report, known := f.report(node, policy); known && report.State == v1alpha1.NetworkAwaitingTurn && report.PlanHash != "" {
 				waiting[node] = append(waiting[node], policy)
@@ -39,6 +37,22 @@ func turnsOf(policies []*v1alpha1.HostNetwork, f fleet) map[string][]v1alpha1.Tu
 		grant(node, waiting[node], f, turns, free)
 	}
 	return turns
+}
+
+// atOnce is how many of the selected nodes may be disrupted at the same time. A
+// percentage of few nodes is one of them, or nothing would ever go on.
+func atOnce(most *intstr.IntOrString, selected int) int {
+	if most == nil {
+		return 1
+	}
+	n, err := intstr.GetScaledValueFromIntOrPercent(most, selected, false)
+	switch {
+	case err != nil:
+		return 0 // nobody knows what is meant
+	case most.Type == intstr.String && n == 0 && most.StrVal != "0%":
+		return 1
+	}
+	return n
 }
 
 // grant gives a node its turn in all policies that its plan waits for.

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/virtnode/nodeagent/api/v1alpha1"
 )
@@ -17,11 +18,26 @@ func policyOf(name string, most int, turns ...v1alpha1.Turn) *v1alpha1.HostNetwo
 	policy := &v1alpha1.HostNetwork{
 		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.APIVersion, Kind: v1alpha1.KindHostNetwork},
 		ObjectMeta: metav1.ObjectMeta{Name: name, Generation: 2},
-		Spec:       v1alpha1.HostNetworkSpec{MaxUnavailable: &most, Disruption: v1alpha1.DisruptionAllow},
+		Spec:       v1alpha1.HostNetworkSpec{MaxUnavailable: new(intstr.FromInt(most)), Disruption: v1alpha1.DisruptionAllow},
 		Status:     v1alpha1.HostNetworkStatus{Turns: turns},
 	}
 	policy.Default()
 	return policy
+}
+
+// share is the policy with a percentage instead of a number.
+func share(policy *v1alpha1.HostNetwork, percentage string) *v1alpha1.HostNetwork {
+	policy.Spec.MaxUnavailable = new(intstr.FromString(percentage))
+	return policy
+}
+
+// waiting is a fleet of n nodes, a and on, that wait for a turn.
+func waiting(n int) fleet {
+	var lines []string
+	for i := range n {
+		lines = append(lines, string(rune('a'+i))+" p AwaitingTurn 1")
+	}
+	return fleetOf(lines...)
 }
 
 // fleetOf reads "NODE POLICY STATE PLAN" lines; a node may stand alone.
@@ -57,6 +73,11 @@ func TestTurns(t *testing.T) {
 	}{
 		"one at a time, by name":             {[]*v1alpha1.HostNetwork{policyOf("p", 1)}, fleetOf("b p AwaitingTurn 1", "a p AwaitingTurn 1"), "p: a 1"},
 		"two at a time":                      {[]*v1alpha1.HostNetwork{policyOf("p", 2)}, fleetOf("c p AwaitingTurn 1", "b p AwaitingTurn 2", "a p AwaitingTurn 1"), "p: a 1, b 2"},
+		"half of them, rounded down":         {[]*v1alpha1.HostNetwork{share(policyOf("p", 0), "50%")}, waiting(5), "p: a 1, b 1"},
+		"a hundredth of few is one":          {[]*v1alpha1.HostNetwork{share(policyOf("p", 0), "1%")}, waiting(5), "p: a 1"},
+		"all of them":                        {[]*v1alpha1.HostNetwork{share(policyOf("p", 0), "100%")}, waiting(3), "p: a 1, b 1, c 1"},
+		"no part of them":                    {[]*v1alpha1.HostNetwork{share(policyOf("p", 0), "0%")}, waiting(3), ""},
+		"a share that nobody understands":    {[]*v1alpha1.HostNetwork{share(policyOf("p", 0), "half")}, waiting(3), ""},
 		"none at a time":                     {[]*v1alpha1.HostNetwork{policyOf("p", 0)}, fleetOf("a p AwaitingTurn 1"), ""},
 		"nobody waits":                       {[]*v1alpha1.HostNetwork{policyOf("p", 1)}, fleetOf("a p Pending 1", "b p Converged", "c p AwaitingApproval 1", "d"), ""},
 		"the turn is used":                   {[]*v1alpha1.HostNetwork{policyOf("p", 1, turnOfA())}, fleetOf("a p AwaitingTurn 1", "b p AwaitingTurn 1"), "p: a 1"},

@@ -62,6 +62,8 @@ func TestGoodDocumentsAreTaken(t *testing.T) {
 	for name, document := range map[string]string{
 		"everything":       fullPolicy,
 		"nothing but this": "{apiVersion: virtnode.io/v1alpha1, kind: HostNetwork, metadata: {name: small}, spec: {}}",
+		"a share of nodes": strings.Replace(fullPolicy, "maxUnavailable: 2", "maxUnavailable: 10%", 1),
+		"no share":         strings.Replace(fullPolicy, "maxUnavailable: 2", "maxUnavailable: 0%", 1),
 		"zeros":            "{apiVersion: virtnode.io/v1alpha1, kind: HostNetwork, metadata: {name: zeros}, spec: {maxUnavailable: 0, probes: {targets: []}, interfaces: [{name: a, match: {driver: igb}, mtu: 0, sriov: {numVFs: 0}}]}}",
 	} {
 		if err := dryRun(t, objects, document); err != nil {
@@ -88,6 +90,10 @@ func TestBadDocumentsAreRefused(t *testing.T) {
 		"a plan that is no hash":        {old: "4be7a91c02de", new: "latest"},
 		"a plan twice":                  {old: "[4be7a91c02de]", new: "[4be7a91c02de, 4be7a91c02de]"},
 		"fewer than no nodes":           {old: "maxUnavailable: 2", new: "maxUnavailable: -1"},
+		"more nodes than there can be":  {old: "maxUnavailable: 2", new: "maxUnavailable: 10001"},
+		"more than all nodes":           {old: "maxUnavailable: 2", new: "maxUnavailable: 101%"},
+		"a share without its sign":      {old: "maxUnavailable: 2", new: `maxUnavailable: "2"`},
+		"a part of a hundredth":         {old: "maxUnavailable: 2", new: "maxUnavailable: 2.5%"},
 		"a duration without a unit":     {old: "45s", new: `"45"`},
 		"a long timeout":                {old: "45s", new: "11m"},
 		"a probe that is not known":     {old: "tcp://10.0.0.1:22", new: "http://x"},
