@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -29,6 +30,9 @@ const (
 	// its descriptors, its control groups and their limits, the names of its
 	// threads. Machines are looked at in turn, so that it may be twice that.
 	lasting = time.Minute
+	// mostCalm is after how many looks at a process that has the same
+	// descriptors and group as before it is examined all the same.
+	mostCalm = 10
 	// mostDescriptors bounds those of a process that are looked at.
 	mostDescriptors = 4096
 )
@@ -40,6 +44,16 @@ type belongings struct {
 	taps   []tap  // by name
 	vfs    []VF   // by address, without counters
 	groups groupPaths
+
+	// What shows that all this is as it was: the numbers of its descriptors,
+	// and /proc/PID/cgroup.
+	descriptors []int
+	place       []byte
+}
+
+// like reports whether nothing shows that a process has other things now.
+func (b *belongings) like(before *belongings) bool {
+	return slices.Equal(b.descriptors, before.descriptors) && bytes.Equal(b.place, before.place)
 }
 
 // careful reads what may take long, until too much time was lost with it.
@@ -95,17 +109,40 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if e.due.IsZero() {
 		wait = patience
 	}
+	// A descriptor's number may be another's by now: taps that are gone show
+	// that, functions do not.
+	before, brief := e.belongings, e.calm > 0 && e.calm < mostCalm && len(e.belongings.vfs) == 0
 	found, err := take(careful, wait, "examine", procPath(pid, ""), func() (belongings, error) {
-		b := belongings{groups: findGroups(root, pid, tids)}
+		b := look(root, pid)
+		if brief && b.like(&before) {
+			return before, nil
+		}
+		b.groups = findGroups(root, pid, tids, b.place)
 		b.findDevices(root, pid)
 		return b, nil
 	})
 	if err == nil {
+		switch { // only what two examinations in a row found is believed by its signs
+		case !found.like(&before):
+			e.calm = 0
+		case brief:
+			e.calm++
+		default:
+			e.calm = 1
+		}
 		e.belongings = found
 		e.due = now.Add(lasting + time.Duration(pid%int(lasting/time.Second))*time.Second)
 		s.joinCgroup(e)
 	}
 	return true
+}
+
+// look reads what shows whether a process has the same things as before.
+func look(root *hostfs.Root, pid int) belongings {
+	// Without them there is nothing to find.
+	descriptors, _ := root.ReadNumbers(procPath(pid, "fd"), nil)
+	place, _ := root.ReadFile(procPath(pid, "cgroup"))
+	return belongings{descriptors: descriptors[:min(len(descriptors), mostDescriptors)], place: place}
 }
 
 // findDevices looks through the descriptors of a process for taps and for
@@ -116,11 +153,7 @@ func (b *belongings) findDevices(root *hostfs.Root, pid int) {
 	} else {
 		b.netns = strconv.Itoa(pid)
 	}
-	descriptors, err := root.ReadNumbers(procPath(pid, "fd"), nil)
-	if err != nil {
-		return
-	}
-	for _, fd := range descriptors[:min(len(descriptors), mostDescriptors)] {
+	for _, fd := range b.descriptors {
 		link, err := root.ReadLink(procPath(pid, "fd/"+strconv.Itoa(fd)))
 		if err != nil {
 			continue

@@ -60,6 +60,52 @@ func TestTapsCountAsTheGuestDoes(t *testing.T) {
 	}
 }
 
+// TestWhatAProcessHasIsFoundAnew: its descriptors' numbers say whether to look
+// at them, and a tap that is gone, and time.
+func TestWhatAProcessHasIsFoundAnew(t *testing.T) {
+	h, now := newHost(t), newClock()
+	s := h.scanner(now)
+	h.process(10, 1, "qemu-kvm\x00-name\x00web\x00", 50)
+	h.hold("10", "3", "/dev/net/tun", "iff:\ttap1\n")
+	devices := func(names ...string) {
+		for i, name := range names {
+			names[i] = name + ": 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n"
+		}
+		h.write("/proc/10/net/dev", devHeading+strings.Join(names, ""))
+	}
+	look := func(what string, want ...string) {
+		t.Helper()
+		now.advance(2 * lasting)
+		var got []string
+		for _, nic := range scan(t, s)[0].Interfaces {
+			got = append(got, nic.Name)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", what, diff)
+		}
+	}
+	devices("tap1", "tap2", "tap3", "tap4")
+	look("at first", "tap1")
+	look("again", "tap1")
+	h.hold("10", "4", "/dev/net/tun", "iff:\ttap2\n")
+	look("one more descriptor", "tap1", "tap2")
+	look("again", "tap1", "tap2")
+	look("by its signs", "tap1", "tap2")
+
+	h.write("/proc/10/fdinfo/4", "iff:\ttap3\n")
+	devices("tap1", "tap3", "tap4")
+	look("tap2 has gone", "tap1")
+	look("tap3 has its number", "tap1", "tap3")
+
+	h.write("/proc/10/fdinfo/3", "iff:\ttap4\n")
+	look("nothing shows it", "tap1", "tap3")
+	for range mostCalm {
+		now.advance(2 * lasting)
+		scan(t, s)
+	}
+	look("in time", "tap3", "tap4")
+}
+
 // pfs is a host's physical functions.
 type pfs map[string]map[int]VFCounters
 

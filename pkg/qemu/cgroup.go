@@ -48,16 +48,15 @@ const cgroupRoot = "/sys/fs/cgroup"
 
 // findGroups reads which control groups the threads of a process are in.
 // libvirt gives its threads groups of their own below that of the machine.
-func findGroups(root *hostfs.Root, pid int, tids []int) groupPaths {
-	data, err := root.ReadFile(procPath(pid, "cgroup"))
-	if err != nil {
+func findGroups(root *hostfs.Root, pid int, tids []int, own []byte) groupPaths {
+	if len(own) == 0 {
 		return groupPaths{}
 	}
 	pure, err := root.Exists(cgroupRoot + "/cgroup.controllers")
 	if err != nil {
 		return groupPaths{}
 	}
-	threads := [][]byte{data}
+	threads := [][]byte{own}
 	for _, tid := range tids {
 		if data, err := root.ReadFile(taskPath(pid, tid, "cgroup")); err == nil {
 			threads = append(threads, data)

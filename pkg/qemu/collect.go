@@ -255,9 +255,9 @@ func (c *Collector) fly(f *flight) {
 // which says what there is to ask for. It is waited for as long as that takes
 // only where there are no numbers to serve meanwhile.
 func (c *Collector) read(f *flight) {
-	budget, twentieth := time.NewTimer(c.opt.Budget), time.NewTimer(c.opt.Budget/20)
+	budget, brief := time.NewTimer(c.opt.Budget), time.NewTimer(c.opt.Budget/briefly)
 	defer budget.Stop()
-	defer twentieth.Stop()
+	defer brief.Stop()
 	wait := func(done <-chan struct{}, up <-chan time.Time) bool {
 		if done == nil {
 			return true
@@ -289,7 +289,7 @@ func (c *Collector) read(f *flight) {
 		pending = append(pending, done)
 	}
 	for _, done := range pending {
-		if !wait(done, twentieth.C) {
+		if !wait(done, brief.C) {
 			return
 		}
 	}

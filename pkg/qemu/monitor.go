@@ -161,9 +161,12 @@ func (m *monitor) start(refs []domainRef) {
 	m.staff()
 }
 
-// brief reports whether the last round is expected to end within a twentieth
-// of the budget.
-func (m *monitor) brief() bool { return m.each*time.Duration(m.round.left) <= m.wait/20 }
+// briefly is the part of the budget for which a scrape waits for numbers that
+// are newer than those it has, as a divisor.
+const briefly = 50
+
+// brief reports whether the last round is expected to end within that time.
+func (m *monitor) brief() bool { return m.each*time.Duration(m.round.left) <= m.wait/briefly }
 
 // update brings the table of machines up to date.
 func (m *monitor) update(refs []domainRef) {

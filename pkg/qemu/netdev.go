@@ -117,6 +117,7 @@ func (s *scanner) readTaps(e *emulator, nics []Interface) []Interface {
 	for _, t := range e.belongings.taps {
 		from := ns.devices[t.name]
 		if from == nil || from.round != s.round {
+			e.calm = 0 // another may have taken its place
 			continue
 		}
 		nic := Interface{Name: t.name, Receive: from.transmit, Transmit: from.receive}

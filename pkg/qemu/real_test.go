@@ -296,15 +296,15 @@ func TestThreadsThatComeAndGo(t *testing.T) {
 	if len(first.VCPUs) != 2 || first.VCPUs[1].Time.V < 90*1e6 {
 		t.Fatalf("%+v", first.VCPUs)
 	}
-	before := descriptors(t)
+	before := s.open
 	p.order("end CPU 1/KVM")
 	eventually(t, "the thread ends", func() bool { _, found := p.thread("CPU 1/KVM"); return !found })
 	second := readOne(t, s, p.pid())
 	if len(second.VCPUs) != 1 || second.Process.Threads[RoleVCPU].CPU.V < first.Process.Threads[RoleVCPU].CPU.V {
 		t.Errorf("from %+v to %+v", first.Process.Threads, second.Process.Threads)
 	}
-	if descriptors(t) >= before {
-		t.Errorf("%d descriptors before the thread's end, %d after", before, descriptors(t))
+	if s.open >= before {
+		t.Errorf("%d descriptors before the thread's end, %d after", before, s.open)
 	}
 	p.order("start CPU 1/KVM")
 	// It is seen at once, unless some other thread ended and left the number

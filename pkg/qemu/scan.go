@@ -89,6 +89,7 @@ type emulator struct {
 
 	belongings belongings
 	due        time.Time // when to look at its belongings again
+	calm       int       // how many looks at them found what the one before had
 	cgroup     cgroup
 }
 
@@ -158,7 +159,7 @@ func (s *scanner) find() (err error) {
 		known, found := s.processes[pid]
 		if !found || !known.settled(now) {
 			rest := min(max(2*known.rest, rescan), mostRescan)
-			if known, found = s.look(pid); !found {
+			if known, found = s.identify(pid); !found {
 				continue
 			}
 			known.due, known.rest = now.Add(rest), rest
@@ -184,9 +185,9 @@ func (s *scanner) find() (err error) {
 	return nil
 }
 
-// look finds out what a process is; false means that it has gone or is not
+// identify finds out what a process is; false means that it has gone or is not
 // ours to see.
-func (s *scanner) look(pid int) (process, bool) {
+func (s *scanner) identify(pid int) (process, bool) {
 	comm, err := s.root.ReadString(procPath(pid, "comm"))
 	if err != nil {
 		return process{}, false
@@ -243,7 +244,7 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulato
 	if errors.Is(err, errAnother) || gone(err) {
 		// The number may belong to another process by now, a QEMU too.
 		s.forget(e.pid)
-		known, found := s.look(e.pid)
+		known, found := s.identify(e.pid)
 		if !found || known.qemu == nil {
 			return nil
 		}

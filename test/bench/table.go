@@ -28,6 +28,7 @@ func printTable(out io.Writer, opt options, ours, theirs exporter.Cost) error {
 	}
 	rows := []row{
 		{what: "CPU time of the exporter", ours: ms(ours.Exporter), theirs: ms(theirs.Exporter), unit: "ms", target: "at most 1/20", met: within(1. / 20)},
+		{what: "CPU time of the exporter in a turn without a scrape", ours: ms(ours.Idle), theirs: ms(theirs.Idle), unit: "ms"},
 		{what: "latency, median", ours: ms(ours.Latency), theirs: ms(theirs.Latency), unit: "ms", target: "at most 1/20", met: within(1. / 20)},
 		{what: "latency, slowest", ours: ms(ours.Slowest), theirs: ms(theirs.Slowest), unit: "ms"},
 		{what: "CPU time of libvirtd", ours: ms(ours.Daemon), theirs: ms(theirs.Daemon), unit: "ms"},

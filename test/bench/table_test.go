@@ -12,8 +12,8 @@ import (
 
 func TestPrintTable(t *testing.T) {
 	var out strings.Builder
-	ours := exporter.Cost{Latency: 10 * time.Millisecond, Slowest: 20 * time.Millisecond, Exporter: time.Millisecond, Daemon: 40 * time.Millisecond, QEMUs: 0, Resident: 41 << 20, SeriesPerVM: 100}
-	theirs := exporter.Cost{Latency: 100 * time.Millisecond, Slowest: 110 * time.Millisecond, Exporter: 25 * time.Millisecond, Daemon: 50 * time.Millisecond, QEMUs: 50 * time.Millisecond, Resident: 20 << 20, SeriesPerVM: 21}
+	ours := exporter.Cost{Latency: 10 * time.Millisecond, Slowest: 20 * time.Millisecond, Exporter: time.Millisecond, Idle: 2 * time.Millisecond, Daemon: 40 * time.Millisecond, QEMUs: 0, Resident: 41 << 20, SeriesPerVM: 100}
+	theirs := exporter.Cost{Latency: 100 * time.Millisecond, Slowest: 110 * time.Millisecond, Exporter: 25 * time.Millisecond, Idle: time.Millisecond, Daemon: 50 * time.Millisecond, QEMUs: 50 * time.Millisecond, Resident: 20 << 20, SeriesPerVM: 21}
 	if err := printTable(&out, options{domains: 3, working: 1, rounds: 4, interval: time.Second}, ours, theirs); err != nil {
 		t.Fatal(err)
 	}
@@ -22,6 +22,7 @@ func TestPrintTable(t *testing.T) {
 | | nodeagent | prometheus-libvirt-exporter | ours / theirs | target | |
 |---|--:|--:|--:|---|---|
 | CPU time of the exporter | 1.00 ms | 25.0 ms | 1/25 | at most 1/20 | met |
+| CPU time of the exporter in a turn without a scrape | 2.00 ms | 1.00 ms | 2 |  |  |
 | latency, median | 10.0 ms | 100 ms | 1/10 | at most 1/20 | MISSED |
 | latency, slowest | 20.0 ms | 110 ms | 1/5.5 |  |  |
 | CPU time of libvirtd | 40.0 ms | 50.0 ms | 1/1.25 |  |  |

@@ -19,7 +19,8 @@ type Ground struct {
 type Cost struct {
 	Latency       time.Duration // median
 	Slowest       time.Duration
-	Exporter      time.Duration // CPU time
+	Exporter      time.Duration // CPU time beyond what it uses without a scrape
+	Idle          time.Duration // CPU time of the exporter in one interval without a scrape
 	Daemon, QEMUs time.Duration // CPU time beyond what they use without a scrape
 	Resident      int64         // bytes, at the end
 	SeriesPerVM   float64       // on the last page
@@ -46,7 +47,7 @@ func (g Ground) Compare(ctx context.Context, rounds int, interval time.Duration,
 	}
 	var idle used
 	for range rounds {
-		quiet, err := g.turn(ctx, interval, nil, nil)
+		quiet, err := g.rest(ctx, interval, exporters, costs)
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +74,7 @@ func (g Ground) Compare(ctx context.Context, rounds int, interval time.Duration,
 		cost, n := &costs[i], time.Duration(rounds)
 		slices.Sort(took[i])
 		cost.Latency, cost.Slowest, cost.Resident = took[i][rounds/2], took[i][rounds-1], usage.Resident
-		cost.Exporter /= n
+		cost.Exporter, cost.Idle = max(0, cost.Exporter-cost.Idle)/n, cost.Idle/n
 		cost.Daemon, cost.QEMUs = max(0, cost.Daemon-idle.daemon)/n, max(0, cost.QEMUs-idle.qemus)/n
 	}
 	return costs, nil
@@ -95,6 +96,26 @@ func warm(ctx context.Context, exporter *Process, uuids []string, interval time.
 			return errors.Join(err, wait(ctx, interval))
 		}
 	}
+}
+
+// rest is one interval without a scrape. What each exporter uses in it is
+// added to its cost.
+func (g Ground) rest(ctx context.Context, interval time.Duration, exporters []*Process, costs []Cost) (used, error) {
+	sum := func(sign time.Duration) error {
+		for i, exporter := range exporters {
+			now, err := CPUTime(exporter.PID)
+			if err != nil {
+				return err
+			}
+			costs[i].Idle += sign * now
+		}
+		return nil
+	}
+	if err := sum(-1); err != nil {
+		return used{}, err
+	}
+	spent, err := g.turn(ctx, interval, nil, nil)
+	return spent, errors.Join(err, sum(1))
 }
 
 // turn is one interval with one scrape at its beginning, or with none. A
