@@ -111,7 +111,7 @@ verify: ## formatting, lint, generated files, tidy modules, repository rules
 	@echo '>> golangci-lint'
 	@$(TOOL) golangci-lint run --allow-parallel-runners ./...
 	@echo '>> go mod tidy'
-	@for dir in . tools test/cluster/tools test/cluster/packaging test/cluster/multus test/plugins deploy/monitoring/dashboard; do (cd $$dir && go mod tidy -diff); done
+	@for dir in . tools test/cluster/tools test/cluster/packaging test/cluster/multus test/plugins test/nfd deploy/monitoring/dashboard; do (cd $$dir && go mod tidy -diff); done
 	@echo '>> generated files'
 	@before=$$(git status --porcelain | sha256sum; git diff | sha256sum); $(MAKE) -s generate >/dev/null; \
 		test "$$before" = "$$(git status --porcelain | sha256sum; git diff | sha256sum)" || { git status --short; echo 'run make generate and commit'; exit 1; }
