@@ -122,6 +122,11 @@ func TestRunWithoutPermissionGoesOn(t *testing.T) {
 	needBPF(t)
 	cmd := command("run", "--web.listen-address", "127.0.0.1:0")
 	asNobody(t, cmd)
+	file := filepath.Join(filepath.Dir(cmd.Path), "nodeagent.yaml")
+	if err := os.WriteFile(file, []byte("network: {stateDirectory: /var/lib/no-such-agent}\n"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Args = append(cmd.Args, "--config", file)
 	d := follow(t, cmd)
 	eventually(t, "ready", func() bool { status, _ := get(t, d.url+"/readyz"); return status == 200 })
 	_, page := get(t, d.url+"/metrics")

@@ -1,15 +1,25 @@
 package main
 
 import (
+	"errors"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // TestRunGoesOnWhileTheAPIServerIsSilent has an API server that accepts
 // connections and says nothing.
 func TestRunGoesOnWhileTheAPIServerIsSilent(t *testing.T) {
+	var missing error
+	if os.Geteuid() != 0 {
+		missing = errors.New("who follows HostNetworks must be root")
+	}
+	hosttest.Need(t, hosttest.Netns, missing)
 	server, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -28,7 +38,8 @@ func TestRunGoesOnWhileTheAPIServerIsSilent(t *testing.T) {
 	}()
 	kubeconfig := write(t, "kubeconfig", `{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: t}}],
   clusters: [{name: c, cluster: {server: "http://`+server.Addr().String()+`"}}]}`)
-	cmd := command("run", "--web.listen-address", "127.0.0.1:0", "--config", write(t, "nodeagent.yaml", "kubernetes: {kubeconfig: "+kubeconfig+"}\n"))
+	cmd := command("run", "--web.listen-address", "127.0.0.1:0", "--config", write(t, "nodeagent.yaml",
+		"kubernetes: {kubeconfig: "+kubeconfig+"}\nnetwork: {stateDirectory: "+filepath.Join(t.TempDir(), "state")+"}\n"))
 	cmd.Env = append(cmd.Env, "NODE_NAME=silent")
 	d := follow(t, cmd)
 	<-accepted
