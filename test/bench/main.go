@@ -26,6 +26,10 @@ type options struct {
 	interval time.Duration
 }
 
+// judged is after how long a new agent's verdict about its host is durable:
+// a "no" takes three checks in a minute.
+const judged = 75 * time.Second
+
 func main() { os.Exit(run()) }
 
 func run() int {
@@ -78,6 +82,14 @@ func measure(ctx context.Context, opt options, out io.Writer) (err error) {
 			return err
 		}
 		defer func() { err = errors.Join(err, processes[i].Close()) }()
+	}
+	// Until then it checks its host as often as it ever does, which is no
+	// scrape's cost, and comes in the same turn every time.
+	progress("waiting %v until the agent has judged its host for good", judged)
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(judged):
 	}
 	progress("scraping each %d times, every %v, in turn with a pause", opt.rounds, opt.interval)
 	costs, err := ground.Compare(ctx, opt.rounds, opt.interval, processes...)
