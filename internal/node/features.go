@@ -11,10 +11,9 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/virtnode/nodeagent/api/v1alpha1"
+	"golang.org/x/sys/unix"
 )
 
 // FeatureFileName is the agent's file among those that Node Feature Discovery
@@ -48,59 +47,15 @@ const (
 type FeatureFile struct {
 	open func() (*os.Root, error)
 	use  FeatureUse
-	now  func() time.Time
 	log  *slog.Logger
-	wake chan struct{}
 
-	mu       sync.Mutex
-	truth    truth
-	seeded   bool  // truth holds what the file says
-	latest   *Look // until then
-	networks *networksTold
-	writes   int
+	observer
+	writes int
 }
 
 // NewFeatureFile returns the keeper of the file in the folder that open opens.
 func NewFeatureFile(open func() (*os.Root, error), use FeatureUse, now func() time.Time, log *slog.Logger) *FeatureFile {
-	return &FeatureFile{open: open, use: use, now: now, log: log, wake: make(chan struct{}, 1)}
-}
-
-// Observe tells what a look at the host has found.
-func (f *FeatureFile) Observe(look Look) {
-	f.mu.Lock()
-	if f.seeded {
-		f.truth = f.truth.observe(look)
-		f.lookAtNetworks()
-	} else {
-		f.latest = &look
-	}
-	f.mu.Unlock()
-	f.awake()
-}
-
-// ObserveNetworks tells what became of the HostNetworks of the node.
-func (f *FeatureFile) ObserveNetworks(reports []v1alpha1.NetworkReport, managed bool) {
-	if reports == nil && managed {
-		return // nothing is known yet
-	}
-	f.mu.Lock()
-	f.networks = &networksTold{reports, managed}
-	f.lookAtNetworks()
-	f.mu.Unlock()
-	f.awake()
-}
-
-func (f *FeatureFile) lookAtNetworks() {
-	if f.seeded && f.networks != nil {
-		f.truth.network = f.truth.network.observe(f.now(), f.networks.reports, f.networks.managed)
-	}
-}
-
-func (f *FeatureFile) awake() {
-	select {
-	case f.wake <- struct{}{}:
-	default: // it comes already
-	}
+	return &FeatureFile{open: open, use: use, log: log, observer: newObserver(now)}
 }
 
 // Run keeps the file until ctx ends. Then it stays, as labels do.
@@ -170,14 +125,7 @@ func (f *FeatureFile) round() error {
 func (f *FeatureFile) want(is []byte) (text string, known bool) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if !f.seeded {
-		f.truth, f.seeded = parseFeatures(is), true
-		if f.latest != nil {
-			f.truth = f.truth.observe(*f.latest)
-			f.latest = nil
-		}
-		f.lookAtNetworks()
-	}
+	f.seed(func() truth { return parseFeatures(is) })
 	if !f.truth.seen {
 		return "", false
 	}
@@ -228,7 +176,7 @@ func readFeatures(dir *os.Root) (data []byte, mine bool, err error) {
 	case !before.Mode().IsRegular() || before.Size() > mostFeatureFile:
 		return []byte{}, false, nil
 	}
-	file, err := dir.Open(FeatureFileName)
+	file, err := dir.OpenFile(FeatureFileName, os.O_RDONLY|unix.O_NONBLOCK, 0) // a FIFO by now must not hold us
 	if err != nil {
 		return nil, false, err
 	}

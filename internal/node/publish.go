@@ -64,17 +64,12 @@ type State struct {
 // What it knows outlives a Run.
 type Publisher struct {
 	opt    Options
-	wake   chan struct{}
 	writes flowcontrol.RateLimiter
 	node   place[*corev1.Node]
 	object place[*v1alpha1.NodeVirtualization]
 
-	mu       sync.Mutex
-	truth    truth
-	seeded   bool          // truth holds what was published before
-	latest   *Look         // until then
-	networks *networksTold // nil: nothing is known of them
-	kindless bool          // the kind NodeVirtualization could not be looked at
+	observer      // its mutex protects what follows, too
+	kindless bool // the kind NodeVirtualization could not be looked at
 	state    State
 	said     map[string]string // by part: the reason of the failure that was logged
 	clashes  map[string]clash  // by field
@@ -84,7 +79,7 @@ type Publisher struct {
 // NewPublisher returns a publisher that knows nothing yet.
 func NewPublisher(opt Options) *Publisher {
 	p := &Publisher{
-		opt: opt, wake: make(chan struct{}, 1),
+		opt: opt, observer: newObserver(opt.Now),
 		writes:  flowcontrol.NewTokenBucketRateLimiter(float32(time.Second)/float32(writePeriod), writeBurst),
 		said:    make(map[string]string),
 		clashes: make(map[string]clash),
@@ -99,56 +94,6 @@ func NewPublisher(opt Options) *Publisher {
 		p.state.Errors[reason] = 0
 	}
 	return p
-}
-
-// Observe tells what a look at the host has found. Every look counts, also
-// while the cluster cannot be reached.
-func (p *Publisher) Observe(look Look) {
-	p.mu.Lock()
-	if p.seeded {
-		p.truth = p.truth.observe(look)
-		p.lookAtNetworks()
-	} else {
-		p.latest = &look
-	}
-	p.mu.Unlock()
-	p.awake()
-}
-
-// networksTold is what was told of the HostNetworks of the node.
-type networksTold struct {
-	reports []v1alpha1.NetworkReport
-	managed bool
-}
-
-// ObserveNetworks tells what became of the HostNetworks of the node; managed
-// is false where nobody looks after them. Until it was told, what was
-// published before stays.
-func (p *Publisher) ObserveNetworks(reports []v1alpha1.NetworkReport, managed bool) {
-	if reports == nil && managed {
-		return // nothing is known yet
-	}
-	p.mu.Lock()
-	p.networks = &networksTold{reports, managed}
-	p.lookAtNetworks()
-	p.mu.Unlock()
-	p.awake()
-}
-
-// lookAtNetworks counts what was told last as a look. It is told only when it
-// changes, and holds until then.
-func (p *Publisher) lookAtNetworks() {
-	if p.seeded && p.networks != nil {
-		p.truth.network = p.truth.network.observe(p.opt.Now(), p.networks.reports, p.networks.managed)
-	}
-}
-
-// awake lets the next round come.
-func (p *Publisher) awake() {
-	select {
-	case p.wake <- struct{}{}:
-	default: // it comes already
-	}
 }
 
 // State returns what was done until now.
@@ -326,14 +271,7 @@ func (p *Publisher) situation() (is found, want wanted, ready bool, err error) {
 		return is, want, false, nil
 	}
 	is = found{node, object, objects}
-	if !p.seeded {
-		p.truth, p.seeded = published(is), true
-		if p.latest != nil {
-			p.truth = p.truth.observe(*p.latest)
-			p.latest = nil
-		}
-		p.lookAtNetworks()
-	}
+	p.seed(func() truth { return published(is) })
 	if !p.truth.seen {
 		return is, want, false, nil
 	}

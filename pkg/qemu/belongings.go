@@ -45,15 +45,15 @@ type belongings struct {
 	vfs    []VF   // by address, without counters
 	groups groupPaths
 
-	// What shows that all this is as it was: the numbers of its descriptors,
-	// and /proc/PID/cgroup.
-	descriptors []int
-	place       []byte
+	// What shows that all this is as it was: the numbers of its descriptors and
+	// of its threads with a role, and /proc/PID/cgroup.
+	descriptors, tids []int
+	place             []byte
 }
 
 // like reports whether nothing shows that a process has other things now.
 func (b *belongings) like(before *belongings) bool {
-	return slices.Equal(b.descriptors, before.descriptors) && bytes.Equal(b.place, before.place)
+	return slices.Equal(b.descriptors, before.descriptors) && slices.Equal(b.tids, before.tids) && bytes.Equal(b.place, before.place)
 }
 
 // careful reads what may take long, until too much time was lost with it.
@@ -113,11 +113,11 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	// that, functions do not.
 	before, brief := e.belongings, e.calm > 0 && e.calm < mostCalm && len(e.belongings.vfs) == 0
 	found, err := take(careful, wait, "examine", procPath(pid, ""), func() (belongings, error) {
-		b := look(root, pid)
+		b := look(root, pid, tids)
 		if brief && b.like(&before) {
 			return before, nil
 		}
-		b.groups = findGroups(root, pid, tids, b.place)
+		b.groups = findGroups(root, pid, b.tids, b.place)
 		b.findDevices(root, pid)
 		return b, nil
 	})
@@ -138,11 +138,11 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 }
 
 // look reads what shows whether a process has the same things as before.
-func look(root *hostfs.Root, pid int) belongings {
+func look(root *hostfs.Root, pid int, tids []int) belongings {
 	// Without them there is nothing to find.
 	descriptors, _ := root.ReadNumbers(procPath(pid, "fd"), nil)
 	place, _ := root.ReadFile(procPath(pid, "cgroup"))
-	return belongings{descriptors: descriptors[:min(len(descriptors), mostDescriptors)], place: place}
+	return belongings{descriptors: descriptors[:min(len(descriptors), mostDescriptors)], tids: tids, place: place}
 }
 
 // findDevices looks through the descriptors of a process for taps and for
