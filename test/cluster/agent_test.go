@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -166,37 +167,40 @@ func within(t testing.TB, what string, holds func() bool) {
 	}
 }
 
-// wire counts requests by method and path, and can be cut.
+// wire counts requests by method and path, and keeps what they wrote.
 type wire struct {
 	next http.RoundTripper
 
 	mu       sync.Mutex
 	requests map[string]int // "PATCH /api/v1/nodes/a"
-	cut      bool
-	ends     []context.CancelFunc // of all requests; a watch is one that lasts
+	written  []string       // what writes that succeeded said
 }
 
 func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
-	w.mu.Lock()
-	w.requests[r.Method+" "+r.URL.Path]++
-	cut := w.cut
-	ctx, end := context.WithCancel(r.Context())
-	w.ends = append(w.ends, end)
-	w.mu.Unlock()
-	if cut {
-		return nil, errors.New("dial tcp: connection refused")
+	var body []byte
+	if r.Method == http.MethodPatch {
+		var err error
+		if body, err = io.ReadAll(r.Body); err != nil {
+			return nil, err
+		}
+		r = r.Clone(r.Context())
+		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
-	return w.next.RoundTrip(r.WithContext(ctx))
-}
-
-func (w *wire) setCut(cut bool) {
+	response, err := w.next.RoundTrip(r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.cut = cut
-	for _, end := range w.ends {
-		end()
+	w.requests[r.Method+" "+r.URL.Path]++
+	if body != nil && err == nil && response.StatusCode < http.StatusMultipleChoices {
+		w.written = append(w.written, string(body))
 	}
-	w.ends = nil
+	return response, err
+}
+
+// wrote returns what was written, in order.
+func (w *wire) wrote() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.written)
 }
 
 // count is how many requests of some methods there were.

@@ -2,14 +2,21 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
 	"time"
 
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/envtest"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
 // folderPattern names the folder of a running control plane; the tether
@@ -143,6 +150,49 @@ func (p *ControlPlane) Config() *rest.Config { return rest.CopyConfig(p.env.Conf
 // Kubeconfig returns the path of the same connection as a file, which lives
 // until Stop.
 func (p *ControlPlane) Kubeconfig() string { return p.path("kubeconfig") }
+
+// KillServer ends the API server as a crash does: when told to end, it waits for
+// those who watch it. Its store goes on.
+func (p *ControlPlane) KillServer(ctx context.Context) error {
+	tether, err := processOf(p.path("bin", "kube-apiserver"))
+	if err != nil {
+		return err
+	}
+	if err := syscall.Kill(tether, syscall.SIGKILL); err != nil {
+		return fmt.Errorf("kill the API server: %w", err)
+	}
+	return hosttest.Poll(ctx, "the end of the API server", func() (bool, error) {
+		connection, err := new(net.Dialer).DialContext(ctx, "tcp", strings.TrimPrefix(p.env.Config.Host, "https://"))
+		if err != nil {
+			return true, nil //nolint:nilerr // nobody listens any more
+		}
+		return false, connection.Close()
+	})
+}
+
+// processOf finds the process that was started as a program.
+func processOf(program string) (int, error) {
+	lines, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		return 0, fmt.Errorf("find %s: %w", program, err)
+	}
+	for _, line := range lines {
+		text, err := os.ReadFile(line)
+		if err == nil && strings.HasPrefix(string(text), program+"\x00") {
+			return strconv.Atoi(filepath.Base(filepath.Dir(line)))
+		}
+	}
+	return 0, fmt.Errorf("find %s: it does not run", program)
+}
+
+// StartServer starts the API server again, with its address, its keys and its
+// store, and waits until it serves.
+func (p *ControlPlane) StartServer() error {
+	if err := p.env.ControlPlane.GetAPIServer().Start(); err != nil {
+		return fmt.Errorf("start the API server again: %w%s", err, p.lastWords())
+	}
+	return nil
+}
 
 // Stop ends the control plane and removes all it made.
 func (p *ControlPlane) Stop() error {
