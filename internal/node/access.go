@@ -17,7 +17,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 )
 
 // Limits of asking the cluster who may read a page.
@@ -53,31 +52,6 @@ type answer struct {
 	status int
 	why    string
 	until  time.Time
-}
-
-// Config returns the way to the cluster: that of a kubeconfig, or that of the
-// pod's service account when there is none.
-func Config(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		config, err := rest.InClusterConfig()
-		if errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig, or with --kubeconfig")
-		}
-		if err != nil {
-			return nil, fmt.Errorf("find the cluster: %w", err)
-		}
-		return config, nil
-	}
-	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
-	}
-	return config, nil
-}
-
-// ConfigOf returns what finds the way to the cluster when it is asked.
-func ConfigOf(kubeconfig string) func() (*rest.Config, error) {
-	return func() (*rest.Config, error) { return Config(kubeconfig) }
 }
 
 // NewAccess asks nobody yet. The agent's credentials need the rights of the

@@ -1,0 +1,93 @@
+package node
+
+import (
+	"errors"
+	"fmt"
+	"net/http"
+	"sync"
+
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+)
+
+// Config returns the way to the cluster: that of a kubeconfig, or that of the
+// pod's service account when there is none. Who the agent is, and whom it
+// trusts, is looked up again when the cluster does not take it any more; where
+// the cluster is, is not.
+func Config(kubeconfig string) (*rest.Config, error) {
+	config, err := lookUp(kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	at, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	way, err := rest.TransportFor(config)
+	if err != nil {
+		return nil, fmt.Errorf("find the cluster: %w", err)
+	}
+	return &rest.Config{Host: at.String(), Timeout: config.Timeout, Transport: &credentials{kubeconfig: kubeconfig, way: way}}, nil
+}
+
+// ConfigOf returns what finds the way to the cluster when it is asked.
+func ConfigOf(kubeconfig string) func() (*rest.Config, error) {
+	return func() (*rest.Config, error) { return Config(kubeconfig) }
+}
+
+// lookUp reads the way to the cluster as it is now.
+func lookUp(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		config, err := rest.InClusterConfig()
+		if errors.Is(err, rest.ErrNotInCluster) {
+			return nil, errors.New("find the cluster: this is no pod with a service account; name a file in kubernetes.kubeconfig, or with --kubeconfig")
+		}
+		if err != nil {
+			return nil, fmt.Errorf("find the cluster: %w", err)
+		}
+		return config, nil
+	}
+	config, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("read kubeconfig %s: %w", kubeconfig, err)
+	}
+	return config, nil
+}
+
+// credentials go with each request. After one that the cluster does not know
+// them for, or that does not know the cluster, the next goes with those that
+// are there then: a token was revoked, or an authority replaced.
+type credentials struct {
+	kubeconfig string
+
+	mu  sync.Mutex
+	way http.RoundTripper
+}
+
+func (c *credentials) RoundTrip(request *http.Request) (*http.Response, error) {
+	c.mu.Lock()
+	way := c.way
+	c.mu.Unlock()
+	response, err := way.RoundTrip(request)
+	if err == nil && response.StatusCode == http.StatusUnauthorized || err != nil && reasonOf(err) == failCertificate {
+		c.renew(way)
+	}
+	return response, err
+}
+
+// renew replaces a way that has failed. One that cannot be read stays: who asks
+// again comes here again.
+func (c *credentials) renew(failed http.RoundTripper) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.way != failed {
+		return // another request was faster
+	}
+	config, err := lookUp(c.kubeconfig)
+	if err != nil {
+		return
+	}
+	if way, err := rest.TransportFor(config); err == nil {
+		c.way = way
+	}
+}

@@ -1,0 +1,193 @@
+package cluster_test
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/rest"
+
+	"github.com/virtnode/nodeagent/test/hosttest"
+)
+
+// daemon is the agent as it is shipped, with a kubeconfig of its own.
+type daemon struct {
+	cmd        *exec.Cmd
+	log        *logged
+	ended      <-chan error
+	url        string
+	kubeconfig string
+}
+
+// startDaemon starts the agent of a node with what its kubeconfig says.
+func startDaemon(t *testing.T, nodeName, kubeconfig string) *daemon {
+	t.Helper()
+	dir := t.TempDir()
+	address, err := hosttest.FreeAddress()
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &daemon{log: new(logged), url: "http://" + address, kubeconfig: filepath.Join(dir, "kubeconfig")}
+	d.write(t, kubeconfig)
+	settings := filepath.Join(dir, "nodeagent.yaml")
+	text := fmt.Sprintf("log: {format: text}\nkubernetes: {kubeconfig: %s}\nnetwork: {stateDirectory: %s}\n", d.kubeconfig, filepath.Join(dir, "state"))
+	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	d.cmd = exec.Command(hosttest.BuildAgent(t), "run", "--web.listen-address", address, "--config", settings)
+	d.cmd.Env, d.cmd.Stderr = append(os.Environ(), "NODE_NAME="+nodeName), d.log
+	if d.ended, err = hosttest.StartTethered(d.cmd, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(d.log)
+		}
+		_ = d.cmd.Process.Kill()
+	})
+	return d
+}
+
+// write replaces the kubeconfig.
+func (d *daemon) write(t *testing.T, kubeconfig string) {
+	t.Helper()
+	next := d.kubeconfig + ".next"
+	if err := errors.Join(os.WriteFile(next, []byte(kubeconfig), 0o600), os.Rename(next, d.kubeconfig)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// kubeconfigOf is a kubeconfig with a token in it.
+func kubeconfigOf(way *rest.Config) string {
+	return fmt.Sprintf("{apiVersion: v1, kind: Config, current-context: c, contexts: [{name: c, context: {cluster: c, user: u}}], users: [{name: u, user: {token: %s}}],\n"+
+		"clusters: [{name: c, cluster: {server: '%s', certificate-authority-data: %s}}]}", way.BearerToken, way.Host, base64.StdEncoding.EncodeToString(way.CAData))
+}
+
+// page returns a page of the agent's, or nothing.
+func (d *daemon) page(t *testing.T, path string) string {
+	t.Helper()
+	request, err := http.NewRequestWithContext(t.Context(), http.MethodGet, d.url+path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := http.DefaultClient.Do(request)
+	if err != nil {
+		return ""
+	}
+	body, err := io.ReadAll(response.Body)
+	if err = errors.Join(err, response.Body.Close()); err != nil || response.StatusCode != http.StatusOK {
+		return ""
+	}
+	return string(body)
+}
+
+// has waits for a line of the metrics.
+func (d *daemon) has(t *testing.T, line string) {
+	t.Helper()
+	within(t, line, func() bool { return strings.Contains(d.page(t, "/metrics"), "\n"+line+"\n") })
+}
+
+// suffers waits until a failure is met again and again, and said with its remedy;
+// the agent's other work goes on.
+func (d *daemon) suffers(t *testing.T, reason, fix string) {
+	t.Helper()
+	within(t, reason+" is met again and again", func() bool {
+		_, after, _ := strings.Cut(d.page(t, "/metrics"), `virtnode_node_publish_errors_total{reason="`+reason+`"} `)
+		count, _, _ := strings.Cut(after, "\n")
+		return len(count) > 1 || count > "2"
+	})
+	d.has(t, "virtnode_node_publish_up 0")
+	if said := d.log.count("reason=" + reason); said == 0 || said > 4 || d.log.count(fix) == 0 {
+		t.Errorf("%s is logged %d times", reason, said)
+	}
+	for _, path := range []string{"/healthz", "/report"} {
+		within(t, path, func() bool { return d.page(t, path) != "" })
+	}
+}
+
+// TestTheAgentNeverGivesUp has the program with a kubeconfig that is none, a
+// server that is killed, and a token that is revoked, one after the other, in
+// one and the same process.
+func TestTheAgentNeverGivesUp(t *testing.T) {
+	var missing error
+	if os.Geteuid() != 0 {
+		missing = errors.New("who follows HostNetworks must be root")
+	}
+	hosttest.Need(t, hosttest.Cluster, missing)
+	own := startOwn(t)
+	config := own.Config()
+	installCRDs(t, config, filepath.Join("..", "..", "deploy", "daemonset", "base", "crds"))
+	installAgents(t, config)
+	p, way := newPublished(t, config, "never")
+
+	d := startDaemon(t, p.name, "clusters: [")
+	d.suffers(t, "BadConfig", "correct kubernetes.kubeconfig")
+	d.write(t, kubeconfigOf(way))
+	d.has(t, "virtnode_node_publish_up 1")
+	within(t, "all its tasks are ready", func() bool { return d.page(t, "/readyz") != "" })
+	// Every host has a number of NUMA nodes; a no to KVM takes a minute.
+	const label = "virtnode.io/numa.nodes"
+	labels, condition := p.ours(), p.condition()
+	if labels[label] == "" || condition.Reason == "" {
+		t.Errorf("labels %v, condition %+v", labels, condition)
+	}
+
+	if err := own.KillServer(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	d.suffers(t, "Unreachable", "it is tried again by itself")
+	if d.page(t, "/readyz") == "" {
+		t.Error("without an API server the agent is not ready")
+	}
+	if err := own.StartServer(); err != nil {
+		t.Fatal(err)
+	}
+	d.has(t, "virtnode_node_publish_up 1")
+	if diff := cmp.Diff(labels, p.ours()) + cmp.Diff(condition, p.condition()); diff != "" {
+		t.Error(diff)
+	}
+
+	p.revoke(way)
+	p.edit(`{"metadata":{"labels":{"` + label + `":null}}}`)
+	d.suffers(t, "Unauthorized", "the token was revoked")
+	if _, there := p.ours()[label]; there {
+		t.Error("a revoked token writes")
+	}
+	d.write(t, kubeconfigOf(as(config, agentToken(t, p.clients, p.name))))
+	d.has(t, "virtnode_node_publish_up 1")
+	if value := p.ours()[label]; value != labels[label] {
+		t.Errorf("with a new token, %s is %q, and was %q", label, value, labels[label])
+	}
+	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-d.ended; err != nil {
+		t.Errorf("it ended with %v", err)
+	}
+}
+
+// revoke deletes the pod that a token is bound to, and waits until the API
+// server knows the token no more: it remembers for ten seconds.
+func (p *published) revoke(way *rest.Config) {
+	p.t.Helper()
+	if err := p.clients.CoreV1().Pods(agentNamespace).Delete(p.t.Context(), "nodeagent-"+p.name, *metav1.NewDeleteOptions(0)); err != nil {
+		p.t.Fatal(err)
+	}
+	token := kubernetes.NewForConfigOrDie(way)
+	within(p.t, "the token is none any more", func() bool {
+		_, err := token.CoreV1().Nodes().Get(p.t.Context(), p.name, metav1.GetOptions{})
+		return apierrors.IsUnauthorized(err)
+	})
+}
