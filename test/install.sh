@@ -5,7 +5,7 @@
 #               and Debian's exporter of libvirt
 #   vm          QEMU and the tools that make the node VM's image
 #   runtime     containerd and the CNI plugins
-#   e2e         what the nodes of a cluster need, and Prometheus
+#   e2e         what the nodes of a cluster need, a VM, and Prometheus
 #   bpf         the compiler of the BPF programs
 # QEMU 8 or later (igb, an SR-IOV NIC) comes from Debian's backports; on
 # Debian 12 they are added beside the machine's own Debian source.
@@ -19,7 +19,7 @@ for group in "$@"; do
 	libvirt) packages="$packages qemu-system-x86 qemu-utils libvirt-daemon libvirt-daemon-driver-qemu libvirt-clients cpu-checker prometheus prometheus-libvirt-exporter iproute2" ;;
 	vm) packages="$packages qemu-system-x86 busybox-static kmod iproute2 zstd xz-utils" ;;
 	runtime) packages="$packages containerd containernetworking-plugins" ;;
-	e2e) packages="$packages containerd containernetworking-plugins iptables iproute2 prometheus" ;;
+	e2e) packages="$packages containerd containernetworking-plugins iptables iproute2 prometheus qemu-system-x86" ;;
 	bpf) packages="$packages clang llvm libbpf-dev linux-libc-dev" ;;
 	*) say "unknown group $group"; exit 2 ;;
 	esac

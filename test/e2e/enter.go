@@ -35,7 +35,7 @@ func Missing() error {
 	if os.Getuid() != 0 {
 		return errors.New("root is needed for namespaces and mounts")
 	}
-	for _, tool := range []string{"containerd", "ctr", "runc", "iptables", "ip", "unshare"} {
+	for _, tool := range []string{"containerd", "ctr", "runc", "iptables", "ip", "unshare", "nsenter", "setpriv", "qemu-system-x86_64"} {
 		if _, err := exec.LookPath(tool); err != nil {
 			return fmt.Errorf("find %s (test/install.sh e2e installs it): %w", tool, err)
 		}

@@ -13,7 +13,7 @@ mount -t cgroup -o none,name=systemd cgroup /sys/fs/cgroup/systemd
 mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified
 mount -t tmpfs tmpfs /run
 mkdir -p /run/lock /run/netns
-for dir in var/lib/kubelet var/lib/containerd var/lib/nodeagent var/log/pods var/log/containers etc/cni opt/cni var/lib/cni; do
+for dir in var/lib/kubelet var/lib/containerd var/lib/nodeagent var/log/pods var/log/containers etc/cni etc/kubernetes opt/cni var/lib/cni; do
 	mkdir -p "$DIR/$dir" "/$dir"
 	mount --bind "$DIR/$dir" "/$dir"
 done
