@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster,runtime,bpf,netns
+TIERS := libvirt,vm,cluster,e2e,runtime,bpf,netns
 # What holds something to a time, or has machines that starve beside others.
 ALONE := cmd/nodeagent test/e2e test/libvirt test/peers test/telemetry
 
@@ -52,10 +52,10 @@ test: prepare ## every test, from nothing to green (root)
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need
 	@echo '>> looking for the packages that the tests need' >&2
-	@test/install.sh libvirt vm runtime
+	@test/install.sh libvirt vm runtime e2e
 	@go build -o bin/bed ./test/bed
 	@bin/bed vm prepare
-	@bin/bed cluster prepare
+	@bin/bed cluster prepare --nodes
 
 .PHONY: e2e
 e2e: ## a cluster of two nodes, the agent in it as an image, installed both ways (root; the first time compiles Kubernetes)
