@@ -155,6 +155,12 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.startWeb(listener, initial.Web)
 	log.Info("nodeagent started", "version", version(), "address", listener.Addr().String())
 
+	started := time.AfterFunc(startUp, func() {
+		if err := shedStartup(); err != nil {
+			log.Warn("cannot give back memory that only the start needed", "err", err)
+		}
+	})
+	defer started.Stop()
 	go notify(ctx, func() { d.tasks.Status() }, log)
 	<-ctx.Done()
 	log.Info("nodeagent stops")
