@@ -21,6 +21,9 @@ HostNetworks stay, but lose the finalizer virtnode.io/restore, which nobody is
 left to take off: with it neither they nor their CRD could be deleted.
 
 Remove agents and controller first: those that still run write everything again.
+With --node it lets one node go whose agent will not come back: a HostNetwork
+that was deleted does not wait for it any more.
+
 It can be repeated. The network of the hosts stays as it is: nodeagent restore, on a host,
 brings back what was there before.`,
 		Example: `  kubectl -n virtnode-system delete daemonset nodeagent && nodeagent uninstall --kubeconfig ~/.kube/config

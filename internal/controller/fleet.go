@@ -52,12 +52,18 @@ func (f fleet) report(node string, policy *v1alpha1.HostNetwork) (v1alpha1.Netwo
 	return report, found && report.ObservedGeneration == policy.Generation
 }
 
-// unrestored lists the nodes that still have something of a policy, and why.
-// A node that has vanished has nothing.
+// unrestored lists the nodes that still have something of a policy, and why. A
+// node that has vanished has nothing. What one said before the deletion is no
+// answer to it: whether an agent will come back to give one, a person knows.
 func (f fleet) unrestored(policy *v1alpha1.HostNetwork) []string {
 	var nodes []string
 	for _, node := range slices.Sorted(maps.Keys(f.reports)) {
-		if report, has := f.reports[node][policy.Name]; has && report.State != v1alpha1.NetworkRestored {
+		report, has := f.reports[node][policy.Name]
+		switch {
+		case !has:
+		case report.ObservedGeneration != policy.Generation:
+			nodes = append(nodes, fmt.Sprintf("%s: has not answered (if its agent will not come back: nodeagent uninstall --node %s)", node, node))
+		case report.State != v1alpha1.NetworkRestored:
 			nodes = append(nodes, fmt.Sprintf("%s: %s: %s", node, report.State, report.Message))
 		}
 	}

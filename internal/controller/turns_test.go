@@ -195,7 +195,13 @@ func TestSummary(t *testing.T) {
 func TestUnrestored(t *testing.T) {
 	policy := policyOf("p", 1)
 	f := fleetOf("a p Restored", "b p Converged", "c p Refused 1", "d other Converged", "e")
-	if got := f.unrestored(policy); len(got) != 2 || !strings.HasPrefix(got[0], "b: ") || !strings.HasPrefix(got[1], "c: ") {
+	if got := f.unrestored(policy); len(got) != 2 || !strings.HasPrefix(got[0], "b: Converged") || !strings.HasPrefix(got[1], "c: Refused") {
+		t.Errorf("got %v", got)
+	}
+	// Nobody has answered to the next generation, not even the one that
+	// restored a policy of this name before.
+	policy.Generation++
+	if got := f.unrestored(policy); len(got) != 3 || slices.ContainsFunc(got, func(s string) bool { return !strings.Contains(s, ": has not answered (") }) {
 		t.Errorf("got %v", got)
 	}
 }
