@@ -26,7 +26,7 @@ type Host struct {
 func Open(root *hostfs.Root) (Host, error) {
 	manifest := root.Recording()
 	if manifest == nil {
-		return Host{Root: root, Live: hostLive{root}}, nil
+		return Host{Root: root, Live: newHostLive(root)}, nil
 	}
 	if len(manifest.Stack) == 0 {
 		return Host{Root: root}, nil

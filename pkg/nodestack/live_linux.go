@@ -1,11 +1,13 @@
 package nodestack
 
 import (
+	"crypto/sha256"
 	"debug/buildinfo"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
 	"os"
 	"path"
 	"path/filepath"
@@ -33,8 +35,23 @@ const (
 // The kernel keeps 15 bytes of a name.
 var watchedNames = []string{"iscsid", "multipathd", "chronyd", "ntpd", "systemd-timesyn"}
 
-// hostLive asks the machine whose file system is at a root.
-type hostLive struct{ root *hostfs.Root }
+// hostLive asks the machine whose file system is at a root, for one caller at
+// a time.
+type hostLive struct {
+	root     *hostfs.Root
+	statuses map[string]domainStatus // of the last time, by file
+}
+
+// domainStatus is a status file of libvirt, and what is in it: few change from
+// one check to the next, and parsing them all costs more than the rest of it.
+type domainStatus struct {
+	sum    [sha256.Size]byte // of the file
+	domain Domain
+}
+
+func newHostLive(root *hostfs.Root) hostLive {
+	return hostLive{root: root, statuses: make(map[string]domainStatus)}
+}
 
 func (l hostLive) Running() Running {
 	return Running{Daemons: l.daemons(), Domains: l.domains()}
@@ -137,12 +154,18 @@ func (l hostLive) domains() kvmcheck.Reading[[]Domain] {
 		if err != nil {
 			return kvmcheck.NotKnown[[]Domain](file, err)
 		}
-		domain, err := parseDomain(data)
-		if err != nil {
-			return kvmcheck.NotKnown[[]Domain](file, err)
+		status := l.statuses[file]
+		if sum := sha256.Sum256(data); status.sum != sum {
+			domain, err := parseDomain(data)
+			if err != nil {
+				return kvmcheck.NotKnown[[]Domain](file, err)
+			}
+			status = domainStatus{sum: sum, domain: domain}
 		}
-		domains = append(domains, domain)
+		l.statuses[file] = status
+		domains = append(domains, status.domain)
 	}
+	maps.DeleteFunc(l.statuses, func(file string, _ domainStatus) bool { return !slices.Contains(names, path.Base(file)) })
 	return kvmcheck.Known(domainsDir, domains)
 }
 

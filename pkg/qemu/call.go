@@ -122,17 +122,17 @@ func chooseAuth(offered []byte) (uint32, error) {
 	return 0, errAuthRequired
 }
 
-// stats asks for groups of statistics: of one domain, or of all in all states
+// stats asks for groups of statistics: of some domains, or of all in all states
 // if none is named. NOWAIT leaves out what would wait for a domain that is
 // busy with something else. The reply is valid until the next call.
-func (c *connection) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadline time.Time) ([]byte, error) {
+func (c *connection) stats(groups libvirt.DomainStatsTypes, of []domainRef, deadline time.Time) ([]byte, error) {
 	args, limit := c.begin(), c.limit
-	if of == nil {
-		args = binary.BigEndian.AppendUint32(args, 0)
-	} else {
-		limit = min(limit, maxDomainReply)
-		args = binary.BigEndian.AppendUint32(args, 1)
-		args = appendDomain(args, of)
+	if len(of) > 0 {
+		limit = min(limit, uint32(len(of))*maxDomainReply)
+	}
+	args = binary.BigEndian.AppendUint32(args, uint32(len(of)))
+	for i := range of {
+		args = appendDomain(args, &of[i])
 	}
 	args = binary.BigEndian.AppendUint32(args, uint32(groups))
 	args = binary.BigEndian.AppendUint32(args, uint32(libvirt.ConnectGetAllDomainsStatsNowait))

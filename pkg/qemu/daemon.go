@@ -28,10 +28,10 @@ type line struct {
 	conn   *connection // nil when there is none
 }
 
-// stats asks for groups of one domain, or of all if none is named. A kept
+// stats asks for groups of some domains, or of all if none is named. A kept
 // connection that has died since the last call is replaced at once: the
 // daemon may be back.
-func (l *line) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadline time.Time) ([]byte, error) {
+func (l *line) stats(groups libvirt.DomainStatsTypes, of []domainRef, deadline time.Time) ([]byte, error) {
 	kept := l.conn != nil
 	payload, err := l.ask(groups, of, deadline)
 	if kept && lost(err) {
@@ -40,7 +40,7 @@ func (l *line) stats(groups libvirt.DomainStatsTypes, of *domainRef, deadline ti
 	return payload, err
 }
 
-func (l *line) ask(groups libvirt.DomainStatsTypes, of *domainRef, deadline time.Time) ([]byte, error) {
+func (l *line) ask(groups libvirt.DomainStatsTypes, of []domainRef, deadline time.Time) ([]byte, error) {
 	if err := l.connect(deadline); err != nil {
 		return nil, err
 	}

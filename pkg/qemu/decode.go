@@ -18,22 +18,35 @@ const maxName = 256
 // array of domains, each with its name, UUID, number and parameters. What the
 // reading held before serves as memory; after an error it holds nothing of use.
 func (r *reading) decode(payload []byte, source string) error {
+	r.clear()
+	return decodeEach(payload, source, func([16]byte) *reading { return r })
+}
+
+// clear empties a reading but for its memory.
+func (r *reading) clear() { r.vms, r.refs, r.unused = r.vms[:0], r.refs[:0], 0 }
+
+// decodeEach adds each domain of a reply to the reading that is for its UUID;
+// a reply about one that has none is refused.
+func decodeEach(payload []byte, source string, reading func(uuid [16]byte) *reading) error {
 	w := walker{data: payload}
 	var value param
-	r.vms, r.refs, r.unused = r.vms[:0], r.refs[:0], 0
 	n := w.u32()
 	if n > maxDomains {
 		return fmt.Errorf("decode statistics of %d domains: %w", n, errBadReply)
 	}
 	for ; n > 0 && !w.failed; n-- {
+		name := w.bytes()
+		var uuid [16]byte
+		copy(uuid[:], w.take(16))
+		r := reading(uuid)
+		if w.failed || r == nil {
+			break
+		}
 		r.vms, r.refs = another(r.vms), another(r.refs)
 		vm, ref := &r.vms[len(r.vms)-1], &r.refs[len(r.refs)-1]
 		vm.reset()
-		vm.Source = source
-		vm.Name = intern(vm.Name, w.bytes())
-		copy(ref.uuid[:], w.take(16))
-		vm.UUID = formatUUID(vm.UUID, ref.uuid)
-		ref.name, ref.number = vm.Name, w.u32()
+		vm.Source, vm.Name, vm.UUID = source, intern(vm.Name, name), formatUUID(vm.UUID, uuid)
+		ref.name, ref.uuid, ref.number = vm.Name, uuid, w.u32()
 		dom := domain{vm: vm, nic: none, disk: none, names: r.names}
 		for n := w.u32(); n > 0 && !w.failed; n-- {
 			field := w.bytes()

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -32,6 +33,7 @@ type fakeDaemon struct {
 	mode     mode
 	named    bool // misbehave in calls that name a domain only
 	domains  []fakeDomain
+	refused  string                   // domain of which it cannot tell; empty: none
 	unlisted map[string]bool          // domains that have gone when they are asked for by name
 	calls    map[uint32]int           // stats calls received, by groups
 	asked    map[string]int           // stats calls received, by the domain they name
@@ -334,7 +336,7 @@ func (d *fakeDaemon) handle(proc uint32, args []byte, mode mode) (payload []byte
 		if mode == nonsense {
 			return []byte{255, 255, 255, 255, 0, 0, 0, 9}, statusOK
 		}
-		if mode == refuse {
+		if mode == refuse || d.refused != "" && bytes.Contains(args, []byte(d.refused)) {
 			return append(appendString(u32(u32(u32(nil, 38), 10), 1), "access denied by fake"), make([]byte, 16)...), statusError
 		}
 		return d.stats(args), statusOK

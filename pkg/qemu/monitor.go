@@ -16,11 +16,12 @@ import (
 // goes on serving everybody else.
 const maxHung = 8
 
-// monitor reads what only QEMU can tell, for all machines of one daemon. Each
-// machine is asked in a call of its own: one that hangs costs nobody else
-// anything but a slot, and a late call's slot is given to another. Calls are
-// spread over a few connections, each with one call in flight, because libvirt
-// stops reading a connection that has five.
+// monitor reads what only QEMU can tell, for all machines of one daemon. Those
+// that have answered before share calls; one of which there are no numbers to
+// serve is asked in a call of its own, and so are all whose call has failed: one
+// that hangs costs nobody else anything but a slot, and a late call's slot is
+// given to another. Calls are spread over a few connections, each with one call
+// in flight, because libvirt stops reading a connection that has five.
 type monitor struct {
 	daemon *daemon
 	groups libvirt.DomainStatsTypes
@@ -46,6 +47,7 @@ type monitor struct {
 	busy      int // calls on their way, but for those that are late
 	late      int
 	hung      int           // machines with timeouts
+	suspects  int           // machines whose shared call failed
 	round     *round        // the last one begun
 	each      time.Duration // of the last round that ended: its time by machine
 	starter   *time.Timer   // begins a round that nobody waits for
@@ -63,6 +65,7 @@ type guest struct {
 	signs         signs
 	wanted        libvirt.DomainStatsTypes // of the round that it is in
 	urgent        bool                     // it has no numbers to serve meanwhile
+	suspect       bool                     // a call that it shared has failed, and it has not been asked alone since
 	round         *round                   // nil while nothing is asked of it
 	last, spare   reading
 	read          time.Time // when last was read
@@ -79,20 +82,6 @@ type round struct {
 	done        chan struct{} // closed when all have answered
 	urgent      int
 	served      chan struct{} // closed when all that are urgent have answered; nil when there are none
-}
-
-// call is a slot: a connection, and the call on it.
-type call struct {
-	line
-	guest *guest
-	ref   domainRef // of the guest when the call began
-	bits  libvirt.DomainStatsTypes
-	saw   signs
-	job   string
-	since time.Time   // by the system's clock, as watch is
-	watch *time.Timer // goes off when the call is late
-	late  bool
-	work  func()
 }
 
 func newMonitor(d *daemon, control *control, c *Collector) *monitor {
@@ -171,7 +160,7 @@ func (m *monitor) brief() bool { return m.each*time.Duration(m.round.left) <= m.
 // update brings the table of machines up to date.
 func (m *monitor) update(refs []domainRef) {
 	m.lists++
-	m.hung = 0
+	m.hung, m.suspects = 0, 0
 	for _, ref := range refs {
 		g := m.guests[ref.uuid]
 		if g == nil {
@@ -182,7 +171,7 @@ func (m *monitor) update(refs []domainRef) {
 			// Another QEMU: what is known was the one's before.
 			g.forget()
 			g.counted = false
-			g.health, g.timeouts, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, time.Time{}
+			g.health, g.timeouts, g.suspect, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, false, time.Time{}
 		}
 		if g.ref, g.seen = ref, m.lists; m.jobs != nil {
 			g.job = m.jobs.of(ref.name)
@@ -192,8 +181,13 @@ func (m *monitor) update(refs []domainRef) {
 	for uuid, g := range m.guests {
 		if g.seen != m.lists && g.round == nil {
 			delete(m.guests, uuid)
-		} else if g.timeouts > 0 {
+			continue
+		}
+		if g.timeouts > 0 {
 			m.hung++
+		}
+		if g.suspect {
+			m.suspects++
 		}
 	}
 }
@@ -243,207 +237,6 @@ func (m *monitor) pending() (served, done <-chan struct{}) {
 		done = r.done
 	}
 	return served, done
-}
-
-// staff gives what is queued to calls, as many as may be on their way.
-func (m *monitor) staff() {
-	for n := len(m.queue) - m.head; n > 0 && m.busy < m.slots && m.busy+m.late < 2*m.slots; n-- {
-		c := m.slot()
-		if !m.begin(c.work) {
-			m.idle = append(m.idle, c)
-			return
-		}
-		m.busy++
-	}
-}
-
-// slot returns a connection that carries no call.
-func (m *monitor) slot() *call {
-	if last := len(m.idle) - 1; last >= 0 {
-		c := m.idle[last]
-		m.idle = m.idle[:last]
-		return c
-	}
-	c := &call{line: line{daemon: m.daemon}}
-	c.work = func() { m.work(c) }
-	c.watch = time.AfterFunc(time.Hour, func() { m.overdue(c) })
-	c.watch.Stop()
-	return c
-}
-
-// patience is how long a call may take before its slot goes to another.
-func (m *monitor) patience() time.Duration { return m.wait / 4 }
-
-// overdue gives the slot of a late call to another.
-func (m *monitor) overdue(c *call) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if c.guest == nil || c.late || time.Since(c.since) < m.patience() {
-		return
-	}
-	c.late = true
-	m.busy--
-	m.late++
-	m.staff()
-}
-
-// work makes calls until nothing is queued.
-func (m *monitor) work(c *call) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for m.busy <= m.slots && m.next(c) {
-		m.mu.Unlock()
-		err := m.ask(c)
-		m.mu.Lock()
-		if c.late {
-			c.late = false
-			m.late--
-			m.busy++
-		}
-		m.finish(c, err)
-		c.guest = nil
-	}
-	m.busy--
-	if m.closed || len(m.idle) >= m.slots {
-		c.close()
-		return
-	}
-	m.idle = append(m.idle, c)
-}
-
-// next gives the first of the queue that may be asked to a call.
-func (m *monitor) next(c *call) bool {
-	for !m.closed && m.head < len(m.queue) {
-		g := m.queue[m.head]
-		m.head++
-		if m.hung >= maxHung && g.timeouts == 0 {
-			g.health.Reason = TooManyHung
-			m.leave(g)
-			continue
-		}
-		c.guest, c.ref, c.bits, c.saw, c.job, c.since = g, g.ref, g.wanted, g.signs, g.job, time.Now()
-		return true
-	}
-	return false
-}
-
-// ask makes one call. Its guest's spare reading is nobody else's meanwhile.
-func (m *monitor) ask(c *call) error {
-	c.watch.Reset(m.patience())
-	defer c.watch.Stop()
-	deadline := c.since.Add(m.limit)
-	payload, err := c.stats(c.bits, &c.ref, deadline)
-	if err != nil {
-		return err
-	}
-	r := &c.guest.spare
-	if err := r.decode(payload, m.daemon.target.name); err != nil || len(r.vms) == 0 || c.job == "" {
-		return err
-	}
-	r.vms[0].Job.Kind = c.job
-	if interrupted(r, c.bits) {
-		return nil // what comes next would wait for the lock
-	}
-	payload, err = c.conn.jobStats(&c.ref, deadline)
-	switch {
-	case reasonOf(err) == CallRefused: // the job has ended meanwhile
-		return nil
-	case err != nil:
-		c.close()
-		return err
-	}
-	unused, err := r.vms[0].Job.decode(payload)
-	r.unused += unused
-	return err
-}
-
-// finish stores what a call brought.
-func (m *monitor) finish(c *call, err error) {
-	g := c.guest
-	if m.daemon.life.Err() == nil {
-		if g.ref.number == c.ref.number {
-			m.store(g, c.bits, c.saw, err)
-		}
-		if reasonOf(err) != CallTimeout {
-			m.turn(err)
-		}
-	}
-	m.leave(g)
-}
-
-// leave ends a machine's part in its round.
-func (m *monitor) leave(g *guest) {
-	r := g.round
-	g.round = nil
-	if g.urgent {
-		g.urgent = false
-		if r.urgent--; r.urgent == 0 {
-			close(r.served)
-		}
-	}
-	if r.left--; r.left == 0 {
-		m.each = m.now().Sub(r.begun) / time.Duration(r.asked)
-		close(r.done)
-	}
-}
-
-// store takes over what a machine's own call brought.
-func (m *monitor) store(g *guest, asked libvirt.DomainStatsTypes, saw signs, err error) {
-	now := m.now()
-	hung := g.timeouts > 0
-	switch {
-	case err == nil && len(g.spare.vms) == 0: // it has gone meanwhile
-		g.forget()
-		return
-	case err == nil && !interrupted(&g.spare, asked):
-		m.took(g, asked, saw, now)
-		g.last, g.spare = g.spare, g.last
-		g.read, g.timeouts, g.notBefore = now, 0, time.Time{}
-		g.health.Reason = Ready
-	case err == nil && !hung:
-		m.bridge(g, asked, now)
-		g.last, g.spare = g.spare, g.last
-		g.read, g.health.Reason = now, Busy
-	case err == nil:
-		g.last, g.spare = g.spare, g.last
-		g.read = now
-		g.timeouts++
-		g.notBefore = now.Add(quarantine(g.timeouts, m.limit))
-	case reasonOf(err) == CallTimeout:
-		g.forget()
-		g.health.Reason = CallTimeout
-		g.health.Abandoned++
-		m.state.Abandoned++
-		g.timeouts++
-		g.notBefore = now.Add(quarantine(g.timeouts, m.limit))
-	default:
-		g.forget()
-		g.health.Reason = reasonOf(err)
-	}
-	switch {
-	case g.timeouts > 0 && !hung:
-		m.hung++
-		m.log.Warn("QEMU does not answer", "source", m.state.Source, "vm", clip(g.ref.name), "after", m.limit.String())
-	case g.timeouts == 0 && hung:
-		m.hung--
-		m.log.Info("QEMU answers again", "source", m.state.Source, "vm", clip(g.ref.name))
-	}
-}
-
-// interrupted reports whether libvirt left out what needs the machine's job
-// lock, although the machine runs: it tells nothing of memory then that QEMU
-// would have to be asked for, nor of any disk.
-func interrupted(r *reading, asked libvirt.DomainStatsTypes) bool {
-	vm := &r.vms[0]
-	switch {
-	case r.refs[0].number == inactive:
-		return false
-	case asked&libvirt.DomainStatsBalloon != 0:
-		return !vm.Memory.Resident.Set
-	case asked&libvirt.DomainStatsBlock != 0 && len(vm.Blocks) > 0:
-		return !slices.ContainsFunc(vm.Blocks, func(disk Block) bool { return disk.Read.Requests.Set })
-	}
-	return false
 }
 
 // fail says that nothing was asked, because the light class failed.
