@@ -7,14 +7,20 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 )
 
-// Selects reports whether a policy is for a node with these labels.
-func (h *HostNetwork) Selects(node map[string]string) (bool, error) {
+// Selector is what selects the nodes that a policy is for, by their labels.
+func (h *HostNetwork) Selector() (labels.Selector, error) {
 	if h.Spec.NodeSelector == nil {
-		return true, nil
+		return labels.Everything(), nil
 	}
 	selector, err := metav1.LabelSelectorAsSelector(h.Spec.NodeSelector)
 	if err != nil {
-		return false, fmt.Errorf("nodeSelector of %s: %w", h.Name, err)
+		return nil, fmt.Errorf("nodeSelector of %s: %w", h.Name, err)
 	}
-	return selector.Matches(labels.Set(node)), nil
+	return selector, nil
+}
+
+// Selects reports whether a policy is for a node with these labels.
+func (h *HostNetwork) Selects(node map[string]string) (bool, error) {
+	selector, err := h.Selector()
+	return err == nil && selector.Matches(labels.Set(node)), err
 }

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -107,6 +108,43 @@ func offer(ctx context.Context, c client.Client, policies []*v1alpha1.HostNetwor
 		}
 	}
 	return conditionsOf(policies, bad), errors.Join(errs...)
+}
+
+// offered is what was offered last.
+type offered struct {
+	policies   string // as they were
+	at         time.Time
+	conditions map[string]*metav1.Condition
+}
+
+// offer looks at the definitions when the policies have changed, something is
+// missing, or a while has passed: nobody watches them, and to list them each
+// time that a node reports would be the most that is asked of the API server.
+func (w *whole) offer(ctx context.Context, policies []*v1alpha1.HostNetwork) (map[string]*metav1.Condition, error) {
+	var text strings.Builder
+	for _, policy := range policies {
+		fmt.Fprintln(&text, policy.UID, policy.Generation)
+	}
+	last := &w.offered
+	if text.String() == last.policies && w.now().Sub(last.at) < lookAgain(last.conditions) {
+		return last.conditions, nil
+	}
+	conditions, err := offer(ctx, w.client, policies)
+	*last = offered{}
+	if err == nil {
+		*last = offered{text.String(), w.now(), conditions}
+	}
+	return conditions, err
+}
+
+// lookAgain is how long attachments may be left alone.
+func lookAgain(conditions map[string]*metav1.Condition) time.Duration {
+	for _, condition := range conditions {
+		if condition.Status != metav1.ConditionTrue {
+			return retry
+		}
+	}
+	return resync
 }
 
 // put makes a definition as it shall be. have is the one of ours that exists.

@@ -33,17 +33,21 @@ type whole struct {
 	live   client.Reader // asks the API server
 	now    func() time.Time
 	log    *slog.Logger
+
+	offered offered
 }
 
 // Reconcile brings everything to what it shall be.
 func (w *whole) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	const asCached = client.UnsafeDisableDeepCopy // what nodes are and say is many, and only read
 	var policies v1alpha1.HostNetworkList
 	var objects v1alpha1.NodeVirtualizationList
 	var nodes metav1.PartialObjectMetadataList
 	nodes.SetGroupVersionKind(nodeKind.GroupVersion().WithKind("NodeList"))
-	if err := errors.Join(w.client.List(ctx, &policies), w.client.List(ctx, &objects), w.client.List(ctx, &nodes)); err != nil {
+	if err := errors.Join(w.client.List(ctx, &policies), w.client.List(ctx, &objects, asCached), w.client.List(ctx, &nodes, asCached)); err != nil {
 		return reconcile.Result{}, fmt.Errorf("list what is to be looked at: %w", err)
 	}
+	slices.SortFunc(policies.Items, func(a, b v1alpha1.HostNetwork) int { return strings.Compare(a.Name, b.Name) })
 	f := newFleet(nodes.Items, objects.Items)
 	var all, sound, living []*v1alpha1.HostNetwork
 	for i := range policies.Items {
@@ -59,11 +63,8 @@ func (w *whole) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 			}
 		}
 	}
-	byName := func(a, b *v1alpha1.HostNetwork) int { return strings.Compare(a.Name, b.Name) }
-	slices.SortFunc(all, byName)
-	slices.SortFunc(sound, byName)
 	// What is deleted offers its networks until its nodes are restored.
-	attachments, err := offer(ctx, w.client, slices.DeleteFunc(living, func(p *v1alpha1.HostNetwork) bool {
+	attachments, err := w.offer(ctx, slices.DeleteFunc(living, func(p *v1alpha1.HostNetwork) bool {
 		return !p.DeletionTimestamp.IsZero() && len(f.unrestored(p)) == 0
 	}))
 	errs := []error{err}
@@ -72,12 +73,7 @@ func (w *whole) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 		errs = append(errs, w.policy(ctx, policy, f, turns[policy.Name], attachments[policy.Name]))
 	}
 	errs = append(errs, w.sweep(ctx, f, objects.Items))
-	for _, condition := range attachments {
-		if condition.Status != metav1.ConditionTrue {
-			return reconcile.Result{RequeueAfter: retry}, settled(errs)
-		}
-	}
-	return reconcile.Result{RequeueAfter: resync}, settled(errs)
+	return reconcile.Result{RequeueAfter: lookAgain(attachments)}, settled(errs)
 }
 
 // settled leaves out what the next look at the cache settles by itself.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -46,6 +47,13 @@ const (
 	// tryTimeout and lookTimeout are for one that takes requests and never answers.
 	tryTimeout  = 10 * time.Second
 	lookTimeout = time.Minute
+	// leaseTime bounds how long nobody leads when the one that did is gone without
+	// a word, renewTime how long it leads without an answer. The lease is all that
+	// is written at rest, so it is renewed more seldom than is usual.
+	leaseTime, renewTime, renewPause = 30 * time.Second, 20 * time.Second, 5 * time.Second
+	// ourRate and ourBurst are for a first look, which makes many definitions:
+	// with the library's own limits it would not end within its time.
+	ourRate, ourBurst = 50, 100
 )
 
 var nodeKind = schema.GroupVersionKind{Version: "v1", Kind: "Node"}
@@ -65,6 +73,8 @@ func Run(ctx context.Context, o Options) error {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
+	o.Config = rest.CopyConfig(o.Config)
+	o.Config.QPS, o.Config.Burst = ourRate, ourBurst
 	var ready atomic.Bool
 	stop, err := serveHealth(o.Health, &ready)
 	if err != nil {
@@ -83,6 +93,7 @@ func Run(ctx context.Context, o Options) error {
 		Scheme: scheme, Logger: logger,
 		Metrics: metricsserver.Options{BindAddress: "0"}, HealthProbeBindAddress: "0",
 		LeaderElection: true, LeaderElectionID: leaseName, LeaderElectionNamespace: o.Namespace, LeaderElectionReleaseOnCancel: true,
+		LeaseDuration: new(leaseTime), RenewDeadline: new(renewTime), RetryPeriod: new(renewPause),
 		Cache:      cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{&v1alpha1.NodeVirtualization{}: {Transform: networksOnly}}},
 		Controller: controllerconfig.Controller{SkipNameValidation: &unnamed},
 	})
@@ -92,7 +103,7 @@ func Run(ctx context.Context, o Options) error {
 	all := &whole{client: m.GetClient(), live: m.GetAPIReader(), now: time.Now, log: o.Log}
 	err = builder.ControllerManagedBy(m).Named("hostnetworks").
 		Watches(&v1alpha1.HostNetwork{}, everything()).
-		Watches(&v1alpha1.NodeVirtualization{}, everything()).
+		Watches(&v1alpha1.NodeVirtualization{}, everything(), builder.WithPredicates(predicate.Funcs{UpdateFunc: reportsChanged})).
 		WatchesMetadata(&corev1.Node{}, everything(), builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1, ReconciliationTimeout: lookTimeout}).
 		Complete(all)
@@ -164,6 +175,13 @@ func networksOnly(object any) (any, error) {
 		full.Status = v1alpha1.NodeVirtualizationStatus{Networks: full.Status.Networks}
 	}
 	return object, nil
+}
+
+// reportsChanged reports whether an agent has said something new of a network.
+func reportsChanged(e event.UpdateEvent) bool {
+	before, was := e.ObjectOld.(*v1alpha1.NodeVirtualization)
+	now, is := e.ObjectNew.(*v1alpha1.NodeVirtualization)
+	return !was || !is || !equality.Semantic.DeepEqual(before.Status.Networks, now.Status.Networks)
 }
 
 // everything maps each event to the one thing that is reconciled.

@@ -42,7 +42,7 @@ func summary(policy *v1alpha1.HostNetwork, f fleet, status *v1alpha1.HostNetwork
 	for _, node := range f.selected(policy) {
 		counts.Selected++
 		report, known := f.report(node, policy)
-		line := fmt.Sprintf("%s: %s: %s", node, report.State, report.Message)
+		line := func() string { return fmt.Sprintf("%s: %s: %s", node, report.State, report.Message) }
 		switch {
 		case !known:
 			counts.Waiting++
@@ -50,15 +50,15 @@ func summary(policy *v1alpha1.HostNetwork, f fleet, status *v1alpha1.HostNetwork
 			counts.Converged++
 		case report.State == v1alpha1.NetworkDrifted:
 			counts.Drifted++
-			drifted = append(drifted, line)
+			drifted = append(drifted, line())
 		case report.State == v1alpha1.NetworkAwaitingApproval:
 			counts.Waiting++
-			unapproved = append(unapproved, line)
+			unapproved = append(unapproved, line())
 		case report.State == v1alpha1.NetworkPending, report.State == v1alpha1.NetworkAwaitingTurn, report.State == v1alpha1.NetworkRestored:
 			counts.Waiting++
 		default:
 			counts.Failed++
-			failed = append(failed, line)
+			failed = append(failed, line())
 			if failure == "" || report.State == v1alpha1.NetworkRolledBack {
 				failure = report.State
 			}

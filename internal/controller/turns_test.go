@@ -46,6 +46,7 @@ func fleetOf(lines ...string) fleet {
 	for _, line := range lines {
 		words := strings.Fields(line)
 		node := words[0]
+		f.names = append(f.names, node)
 		f.labels[node] = map[string]string{"name": node}
 		if f.reports[node] == nil {
 			f.reports[node] = make(map[string]v1alpha1.NetworkReport)
@@ -59,6 +60,8 @@ func fleetOf(lines ...string) fleet {
 		}
 		f.reports[node][words[1]] = report
 	}
+	slices.Sort(f.names)
+	f.names = slices.Compact(f.names)
 	return f
 }
 
@@ -120,6 +123,7 @@ func TestTurnsReachEveryNode(t *testing.T) {
 	f := newFleet(nil, nil)
 	for i := range 40 {
 		node := fmt.Sprintf("n%02d", i)
+		f.names = append(f.names, node)
 		f.labels[node] = nil
 		f.reports[node] = map[string]v1alpha1.NetworkReport{"p": {Policy: "p", ObservedGeneration: 2, State: "AwaitingTurn", PlanHash: "1"}}
 		if i%3 == 0 {
@@ -195,7 +199,13 @@ func TestSummary(t *testing.T) {
 func TestUnrestored(t *testing.T) {
 	policy := policyOf("p", 1)
 	f := fleetOf("a p Restored", "b p Converged", "c p Refused 1", "d other Converged", "e")
-	if got := f.unrestored(policy); len(got) != 2 || !strings.HasPrefix(got[0], "b: ") || !strings.HasPrefix(got[1], "c: ") {
+	if got := f.unrestored(policy); len(got) != 2 || !strings.HasPrefix(got[0], "b: Converged") || !strings.HasPrefix(got[1], "c: Refused") {
+		t.Errorf("got %v", got)
+	}
+	// Nobody has answered to the next generation, not even the one that
+	// restored a policy of this name before.
+	policy.Generation++
+	if got := f.unrestored(policy); len(got) != 3 || slices.ContainsFunc(got, func(s string) bool { return !strings.Contains(s, ": has not answered (") }) {
 		t.Errorf("got %v", got)
 	}
 }

@@ -89,10 +89,11 @@ func (f *FeatureFile) Run(ctx context.Context, ready func()) error {
 
 // round makes the file what it shall be, and writes only what differs.
 func (f *FeatureFile) round() error {
-	dir, err := f.open()
-	if errors.Is(err, fs.ErrNotExist) && f.use == NoFeatures {
-		return nil
+	if f.use == NoFeatures {
+		_, err := RemoveFeatures(f.open)
+		return err
 	}
+	dir, err := f.open()
 	if err != nil {
 		return fmt.Errorf("open NFD's folder: %w: has the node an NFD worker, and is the folder mounted into the agent's pod?", err)
 	}
@@ -101,10 +102,6 @@ func (f *FeatureFile) round() error {
 	switch {
 	case err != nil:
 		return err
-	case f.use == NoFeatures && mine:
-		return dir.Remove(FeatureFileName)
-	case f.use == NoFeatures:
-		return nil
 	case !mine && is != nil:
 		return fmt.Errorf("%s in NFD's folder is not of nodeagent; move it away", FeatureFileName)
 	}
@@ -119,6 +116,23 @@ func (f *FeatureFile) round() error {
 	f.writes++
 	f.mu.Unlock()
 	return nil
+}
+
+// RemoveFeatures removes the agent's file from NFD's folder, which open opens,
+// and reports whether there was one. Another's stays.
+func RemoveFeatures(open func() (*os.Root, error)) (removed bool, err error) {
+	dir, err := open()
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("open NFD's folder: %w", err)
+	}
+	defer func() { _ = dir.Close() }()
+	if _, mine, err := readFeatures(dir); err != nil || !mine {
+		return false, err
+	}
+	return true, dir.Remove(FeatureFileName)
 }
 
 // want is what the file shall hold, once there was a look.

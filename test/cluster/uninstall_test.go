@@ -53,10 +53,12 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	objects := newObjects(t, config)
 	makePolicies(t, objects)
 
+	host := t.TempDir()
+	keep(t, host, node.FeaturesOnly, node.Look{Report: good})
 	binary := hosttest.BuildAgent(t)
 	uninstall := func(args ...string) string {
 		t.Helper()
-		cmd := exec.Command(binary, append([]string{"uninstall", "--kubeconfig", own.Kubeconfig()}, args...)...)
+		cmd := exec.Command(binary, append([]string{"uninstall", "--kubeconfig", own.Kubeconfig(), "--root", host, "--nfd-directory", "/"}, args...)...)
 		var out, errs bytes.Buffer
 		cmd.Stdout, cmd.Stderr, cmd.Env = &out, &errs, os.Environ()
 		if err := cmd.Run(); err != nil {
@@ -65,7 +67,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 		return out.String()
 	}
 	kept := all["two"].ours()
-	if out := uninstall("--node", "one"); !strings.Contains(out, "node one: label virtnode.io/kvm\n") || !strings.Contains(out, "nodevirtualization one\n") || strings.Contains(out, "two") || strings.Contains(out, "hostnetwork") {
+	if out := uninstall("--node", "one"); !strings.Contains(out, "node one: label virtnode.io/kvm\n") || !strings.Contains(out, "nodevirtualization one\n") || strings.Contains(out, "two") || strings.Contains(out, "hostnetwork") || strings.Contains(out, "this host") {
 		t.Errorf("of one node:\n%s", out)
 	}
 	if diff := cmp.Diff(kept, all["two"].ours()); diff != "" {
@@ -75,7 +77,7 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	if err := objects.Delete(t.Context(), kind.DeepCopy()); err != nil {
 		t.Fatal(err)
 	}
-	if out := uninstall(); !strings.Contains(out, "hostnetwork ours: finalizer virtnode.io/restore\n") {
+	if out := uninstall(); !strings.Contains(out, "hostnetwork ours: finalizer virtnode.io/restore\n") || !strings.Contains(out, "this host: /virtnode\n") {
 		t.Errorf("of the whole cluster:\n%s", out)
 	}
 	within(t, "what only our finalizer kept is gone", func() bool {
