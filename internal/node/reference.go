@@ -58,10 +58,16 @@ not fight:
 | `+"`true`"+`, in a cluster | the agent | NodeFeatureRules: each line is a feature of `+"`local.feature`"+`, and marked `+"`+no-label`"+` (NFD 0.15 or later) |
 | `+"`false`"+` | NFD, with the same names and values | the labels; there are neither conditions nor NodeVirtualizations then |
 
-NFD's master must not deny the namespace `+"`virtnode.io`"+` (`+"`denyLabelNs`"+`); as it comes, it does not. The file is replaced whole, only when
-something in it changes, and as slowly as labels go: it carries no expiry time, so an agent that is gone leaves its labels, as on the
-Node. A file of that name which the agent did not write is left alone. `+"`write: false`"+` removes the agent's; `+"`nodeagent uninstall`"+` is about the
-cluster, and does not reach into nodes.
+Both are tested with NFD's own worker and master on a real API server. The master must not deny the namespace `+"`virtnode.io`"+` (`+"`denyLabelNs`"+`); as
+it comes, it does not. The file is replaced whole, only when something in it changes, and as slowly as labels go: it carries no expiry time, so
+an agent that is gone leaves its labels, as on the Node. A file of that name which the agent did not write is left alone.
+
+An agent that ends leaves its file: it cannot tell a restart from a removal, and labels shall outlive the one. The file goes by
+
+- `+"`write: false`"+` in the configuration, while the agents still run: each removes its own, without a restart. Before the DaemonSet or the chart is removed,
+  this is the way to clean all nodes. The chart's hook cannot: it runs once, on any node, as nobody, and sees no host.
+- `+"`nodeagent uninstall --host`"+` on a node whose agent is gone (in a debug pod: `+"`--root /host`"+`). `+"`nodeagent uninstall`"+` for the cluster does the same on
+  the host it is typed on.
 
 The agent's pod sees the host read-only. The chart mounts the folder when `+"`config.kubernetes.nfd`"+` is there; with kustomize, add a hostPath
 volume of the folder, at `+"`/host/etc/kubernetes/node-feature-discovery/features.d`"+`.
