@@ -33,7 +33,7 @@ func clusterCommand() *cobra.Command {
 			})
 		},
 	}
-	prepare.Flags().BoolVar(&nodes, "nodes", false, "also what a cluster with nodes needs (as long again)")
+	prepare.Flags().BoolVar(&nodes, "nodes", false, "also what a cluster with nodes needs (a few minutes more)")
 	top.AddCommand(
 		prepare,
 		&cobra.Command{

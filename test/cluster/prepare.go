@@ -11,7 +11,7 @@ import (
 
 // Prepare compiles what a control plane and the manifests' tests need into the
 // cache, and with nodes also what a whole cluster needs. What is there already
-// stays; on a cold machine it takes ten minutes, and as long again for nodes.
+// stays; on a cold machine it takes ten minutes, and a few minutes more for nodes.
 // It tells log what it does. It may run in several processes at once, and be
 // killed: a binary appears whole or not at all.
 func Prepare(ctx context.Context, nodes bool, log func(string)) error {
