@@ -6,9 +6,9 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-TIERS := libvirt,vm,cluster,runtime,bpf,netns$(E2E)
 # The nodes of that cluster need control groups of version 1; elsewhere its tests say so and are skipped.
 E2E := $(and $(wildcard /sys/fs/cgroup/memory/cgroup.procs),$(shell echo ,e2e))
+TIERS := libvirt,vm,cluster,runtime,bpf,netns$(E2E)
 # What holds something to a time, or has machines that starve beside others.
 ALONE := cmd/nodeagent test/e2e test/libvirt test/peers test/telemetry
 
