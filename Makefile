@@ -6,7 +6,7 @@ SHELL := /bin/bash
 
 export CGO_ENABLED ?= 0
 TOOL := go tool -modfile=tools/go.mod
-# The nodes of that cluster need control groups of version 1; elsewhere its tests say so and are skipped.
+# The nodes of the e2e tier's cluster need control groups of version 1; elsewhere its tests say so and are skipped.
 E2E := $(and $(wildcard /sys/fs/cgroup/memory/cgroup.procs),$(shell echo ,e2e))
 TIERS := libvirt,vm,cluster,runtime,bpf,netns$(E2E)
 # What holds something to a time, or has machines that starve beside others.
@@ -54,10 +54,10 @@ test: prepare ## every test, from nothing to green (root)
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need
 	@echo '>> looking for the packages that the tests need' >&2
-	@test/install.sh libvirt vm runtime e2e
+	@test/install.sh libvirt vm runtime $(if $(E2E),e2e)
 	@go build -o bin/bed ./test/bed
 	@bin/bed vm prepare
-	@bin/bed cluster prepare --nodes
+	@bin/bed cluster prepare $(if $(E2E),--nodes)
 
 .PHONY: e2e
 e2e: ## a cluster of two nodes, the agent in it as an image, installed both ways (root; the first time compiles Kubernetes)

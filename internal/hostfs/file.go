@@ -81,18 +81,12 @@ func (f *File) read(buf []byte) ([]byte, error) {
 	}
 }
 
-// pread reads without telling Go's scheduler. That would take a few of these
-// reads for ones that wait, as its monitor looks every 20 µs, and would give the
-// processor's place to another thread, which costs more than all of the reads.
+// pread is again without its closure, which would cost an allocation each time.
 func pread(fd int, buf []byte, offset int64) (int, error) {
 	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_PREAD64, uintptr(fd), uintptr(unsafe.Pointer(unsafe.SliceData(buf))), uintptr(len(buf)), uintptr(offset), 0, 0)
-		switch errno {
-		case 0:
-			return int(n), nil
-		case unix.EINTR:
-		default:
-			return 0, errno
+		n, err := unix.Pread(fd, buf, offset)
+		if err != unix.EINTR {
+			return n, err
 		}
 	}
 }
