@@ -51,6 +51,7 @@ type monitor struct {
 	round     *round        // the last one begun
 	each      time.Duration // of the last round that ended: its time by machine
 	starter   *time.Timer   // begins a round that nobody waits for
+	starting  bool          // it is about to
 	state     SourceState
 }
 
@@ -94,6 +95,7 @@ func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 	m.starter = time.AfterFunc(time.Hour, func() {
 		m.mu.Lock()
 		defer m.mu.Unlock()
+		m.starting = false
 		m.staff()
 	})
 	m.starter.Stop()
@@ -143,8 +145,12 @@ func (m *monitor) start(refs []domainRef) {
 		m.state.LastSuccess = now
 	}
 	if r := m.round; r != nil && r.urgent == 0 && !m.brief() {
-		// Nobody waits for it: the scrape is answered first.
-		m.starter.Reset(m.wait / 20)
+		// Nobody waits for it: the scrape is answered first. The next scrape
+		// must not put it off again.
+		if !m.starting {
+			m.starting = true
+			m.starter.Reset(m.wait / 20)
+		}
 		return
 	}
 	m.staff()

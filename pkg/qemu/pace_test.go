@@ -254,3 +254,25 @@ func TestAScrapeWaitsOnlyForWhatItLacks(t *testing.T) {
 	}
 	resume()
 }
+
+// TestScrapesDoNotPutOffARound has scrapers that come faster than what nobody
+// waits for begins.
+func TestScrapesDoNotPutOffARound(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	opt := patient(h, now)
+	opt.Budget = 4 * time.Second
+	_, c := settled(t, h, now, opt, 3)
+	m := c.daemons[0].monitor
+	m.mu.Lock()
+	m.each = time.Hour // as if rounds were long
+	m.mu.Unlock()
+	now.advance(31 * time.Second)
+	eventually(t, "all have answered again", func() bool {
+		for range 20 {
+			c.Collect(t.Context()).Release()
+			time.Sleep(5 * time.Millisecond)
+		}
+		return allComplete(c.Collect(t.Context()), now.Now())
+	})
+}
