@@ -5,5 +5,5 @@
 // Every family named virtnode_ is one row of a flat table (families.go), from
 // which both the exposition and the reference in docs/metrics.md are made.
 // The exposition is written family by family straight into one buffer;
-// client_golang contributes the go_ and process_ families.
+// client_golang contributes the go_ families.
 package metrics

@@ -11,11 +11,11 @@ import (
 	"github.com/prometheus/common/expfmt"
 )
 
-// newRegistry holds what client_golang knows about a Go program: the go_ and
-// process_ families.
+// newRegistry holds what is usual to know about a Go program: the go_ families,
+// by client_golang, and the process_ families.
 func newRegistry() *prometheus.Registry {
 	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	registry.MustRegister(collectors.NewGoCollector(), newOwnProcess())
 	return registry
 }
 
