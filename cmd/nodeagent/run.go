@@ -145,6 +145,9 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		return err
 	}
 	d.setConfig(initial)
+	if err := loosenTimers(); err != nil {
+		log.Debug("timers stay exact, which costs some CPU time", "err", err)
+	}
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
