@@ -65,7 +65,7 @@ type guest struct {
 	silentBalloon bool // events tell of all that its balloon can tell
 	signs         signs
 	wanted        libvirt.DomainStatsTypes // of the round that it is in
-	urgent        bool                     // it has no numbers to serve meanwhile
+	urgent        bool                     // it has no numbers to serve meanwhile, or old ones
 	suspect       bool                     // a call that it shared has failed, and it has not been asked alone since
 	round         *round                   // nil while nothing is asked of it
 	last, spare   reading
@@ -217,7 +217,7 @@ func (m *monitor) join(g *guest, now time.Time) {
 	g.round = m.round
 	g.round.asked++
 	g.round.left++
-	if g.urgent = g.timeouts == 0 && (len(g.last.vms) == 0 || now.Sub(g.read) > m.maxAge); g.urgent {
+	if g.urgent = g.timeouts == 0 && (len(g.last.vms) == 0 || now.Sub(g.read) >= m.old()); g.urgent {
 		if g.round.urgent == 0 {
 			g.round.served = make(chan struct{})
 		}

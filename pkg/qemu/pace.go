@@ -61,6 +61,11 @@ func (m *monitor) soon() time.Duration { return m.maxAge / 6 }
 // later is the rest of what may change, but has not or matters little.
 func (m *monitor) later() time.Duration { return m.maxAge * 5 / 12 }
 
+// old is the age of numbers that are served only if no newer ones can be had
+// within the budget. A scraper that comes once in maxAge would otherwise be told
+// sometimes what is, and sometimes what was the last time.
+func (m *monitor) old() time.Duration { return m.maxAge * 5 / 6 }
+
 // wanted returns the groups that a machine is to be asked for now.
 func (m *monitor) wanted(g *guest, now time.Time) (bits libvirt.DomainStatsTypes) {
 	for i, group := range paced {

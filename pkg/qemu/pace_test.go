@@ -276,3 +276,22 @@ func TestScrapesDoNotPutOffARound(t *testing.T) {
 		return allComplete(c.Collect(t.Context()), now.Now())
 	})
 }
+
+// TestAScrapeAMinuteIsToldWhatIs has a scraper that comes about as often as
+// numbers live.
+func TestAScrapeAMinuteIsToldWhatIs(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	opt := patient(h, now)
+	_, c := settled(t, h, now, opt, 3)
+	m := c.daemons[0].monitor
+	for _, interval := range []time.Duration{55 * time.Second, 60 * time.Second, 65 * time.Second} {
+		m.mu.Lock()
+		m.each = time.Hour // as if rounds were long
+		m.mu.Unlock()
+		now.advance(interval)
+		if s := c.Collect(t.Context()); !allComplete(s, now.Now()) {
+			t.Errorf("after %v: %+v", interval, s.VMs)
+		}
+	}
+}
