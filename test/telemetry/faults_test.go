@@ -35,6 +35,11 @@ func TestHungQEMU(t *testing.T) {
 			must(t, f.Hang(victim))
 			return w
 		},
+		"the agent has its own pace": func(t *testing.T) *watch {
+			w := watchAgent(t, f, startAgentIn(t, exporter.AgentOptions{URIs: []string{f.URI()}}))
+			must(t, f.Hang(victim))
+			return w
+		},
 		"somebody else holds the job": func(t *testing.T) *watch {
 			w := watchAgent(t, f, startAgent(t, "", f.URI()))
 			must(t, f.Hang(victim))
