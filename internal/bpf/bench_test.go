@@ -16,7 +16,7 @@ import (
 func BenchmarkScrape(b *testing.B) {
 	const vms = 200
 	p := loadAll(b, 512)
-	table := &p.running[RunQueueDelay].table
+	table := p.running[RunQueueDelay].table
 	processes := make([]Process, vms)
 	for i := range processes {
 		processes[i].PID = 1<<22 + i // more than there can be
@@ -136,4 +136,21 @@ func pingPong(b *testing.B, name string) {
 		_ = unix.Close(pipe[0])
 		_ = unix.Close(pipe[1])
 	}
+}
+
+// BenchmarkThreads walks over all threads of the host, of which none is a VM's.
+func BenchmarkThreads(b *testing.B) {
+	p := loadAll(b, 1)
+	track(b, p, Process{PID: 1 << 22}) // more than there can be
+	var info unix.Sysinfo_t
+	if err := unix.Sysinfo(&info); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportAllocs()
+	for b.Loop() {
+		if all, err := p.Threads(func(*Thread) { b.Error("a thread of no VM") }); err != nil || !all {
+			b.Fatal(all, err)
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(b.N)/float64(info.Procs), "ns/thread")
 }

@@ -36,6 +36,12 @@ func TestMain(m *testing.M) {
 		err = loadAndStay()
 	case "load without capabilities":
 		err = loadWithoutCapabilities()
+	case "tell":
+		err = tell()
+	case "tell with two capabilities":
+		if err = keepCapabilities(unix.CAP_BPF, unix.CAP_PERFMON); err == nil {
+			err = tell()
+		}
 	case "load without BTF":
 		err = loadWithoutBTF()
 	default:
@@ -101,12 +107,13 @@ func (c *child) process() Process { return Process{PID: c.Process.Pid, Start: ti
 func vmThreads() []string { return []string{"CPU 0/KVM", "CPU 1/KVM", "IO iothread1", "worker"} }
 
 // pretendToBeVM has a QEMU's threads, all on one CPU. They spin after the line
-// "run" and sleep after the line "park"; the process ends with its input.
+// "run" and sleep after the line "park"; the last one ends with "end", which
+// comes after "park", and the process with its input.
 func pretendToBeVM() error {
 	debug.SetGCPercent(-1)
 	names := vmThreads()
 	runtime.GOMAXPROCS(len(names) + 2)
-	var running atomic.Bool
+	var running, ending atomic.Bool
 	wake, named := make([]*os.File, len(names)), make(chan error, len(names))
 	for i, name := range names {
 		sleep, w, err := os.Pipe()
@@ -114,15 +121,24 @@ func pretendToBeVM() error {
 			return err
 		}
 		wake[i] = w
-		go func() {
+		var pretend func()
+		pretend = func() {
 			runtime.LockOSThread()
+			if unix.Gettid() == os.Getpid() { // the main thread never ends
+				go pretend()
+				select {}
+			}
 			named <- settle(name)
 			for {
 				_, _ = unix.Read(int(sleep.Fd()), make([]byte, 1))
 				for running.Load() {
 				}
+				if i == len(names)-1 && ending.Load() {
+					return // and the thread with it
+				}
 			}
-		}()
+		}
+		go pretend()
 	}
 	for range names {
 		if err := <-named; err != nil {
@@ -132,10 +148,15 @@ func pretendToBeVM() error {
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
 		running.Store(lines.Text() == "run")
-		for _, w := range wake {
-			if !running.Load() {
-				break
-			}
+		waking := wake
+		switch lines.Text() {
+		case "park":
+			waking = nil
+		case "end":
+			ending.Store(true)
+			waking = wake[len(wake)-1:]
+		}
+		for _, w := range waking {
 			if _, err := w.Write([]byte{0}); err != nil {
 				return err
 			}
@@ -174,8 +195,8 @@ func pinThread(tid int) error {
 // kernel knows them, and waits to be killed.
 func loadAndStay() error {
 	p := Load(1)
-	for _, program := range p.running {
-		for _, loaded := range program.collection.Programs {
+	for _, state := range p.States() {
+		for _, loaded := range p.running[state.Program].collection.Programs {
 			info, err := loaded.Info()
 			if err != nil {
 				return err
@@ -189,13 +210,38 @@ func loadAndStay() error {
 }
 
 func loadWithoutCapabilities() error {
-	runtime.LockOSThread()
-	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var none [2]unix.CapUserData
-	if err := unix.Capset(&header, &none[0]); err != nil {
+	if err := keepCapabilities(); err != nil {
 		return err
 	}
 	return printStates()
+}
+
+// tell prints the programs' states, its own number, and the numbers that it is
+// told of its threads.
+func tell() error {
+	p := Load(1)
+	for _, state := range p.States() {
+		fmt.Printf("%s %s %v\n", state.Program, state.Reason, state.Err)
+	}
+	if err := p.Track([]Process{{PID: os.Getpid()}}); err != nil {
+		return err
+	}
+	fmt.Println(os.Getpid())
+	all, err := p.Threads(func(t *Thread) { fmt.Print(t.PID, "/", t.TID, " ") })
+	fmt.Println(all, err)
+	return p.Close()
+}
+
+// keepCapabilities ties the caller to a thread that has no others.
+func keepCapabilities(keep ...int) error {
+	runtime.LockOSThread()
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var only [2]unix.CapUserData
+	for _, capability := range keep {
+		only[capability/32].Effective |= 1 << (capability % 32)
+		only[capability/32].Permitted |= 1 << (capability % 32)
+	}
+	return unix.Capset(&header, &only[0])
 }
 
 // loadWithoutBTF is started in a mount namespace of its own.

@@ -32,11 +32,11 @@ func (r Reason) Remedy() string {
 	case BTFMissing:
 		return "use a kernel with CONFIG_DEBUG_INFO_BTF, and let the agent see /sys/kernel/btf/vmlinux"
 	case HookMissing:
-		return "use a kernel with CONFIG_BPF_EVENTS and this tracepoint"
+		return "use a kernel with CONFIG_BPF_EVENTS and this tracepoint or iterator"
 	case PermissionDenied:
 		return "give the agent CAP_BPF and CAP_PERFMON (before Linux 5.11 an unlimited RLIMIT_MEMLOCK too); seccomp and /sys/kernel/security/lockdown may forbid it as well"
 	case Unsupported:
-		return "use Linux 5.11 or later with CONFIG_SCHED_INFO, as distributions have it"
+		return "use Linux 5.11 or later with CONFIG_SCHED_INFO and CONFIG_TASK_IO_ACCOUNTING, as distributions have it"
 	case LoadFailed:
 		return "read the error; the agent tries again when it is started again"
 	}
@@ -45,7 +45,7 @@ func (r Reason) Remedy() string {
 
 var (
 	errNoBTF  = errors.New("the kernel does not tell its types")
-	errNoHook = errors.New("the kernel has no such tracepoint")
+	errNoHook = errors.New("the kernel has no such hook")
 )
 
 func reasonOf(err error) Reason {
@@ -93,11 +93,13 @@ func openKernel(slots int) (*kernel, error) {
 	return &kernel{types: types, cpus: cpus, vms: vms}, nil
 }
 
-// program is one that runs: it fills the map of histograms that has its name.
+// program is one that runs: it fills the map of histograms that has its name,
+// or tells of threads when it is asked.
 type program struct {
 	collection *ebpf.Collection
 	links      []link.Link
-	table      table
+	table      *table // nil: it has none
+	walk       *walk  // nil: it has nothing to tell
 }
 
 // load puts an object into the kernel and attaches it.
@@ -107,13 +109,16 @@ func (k *kernel) load(o object) (*program, error) {
 		return nil, err
 	}
 	for _, p := range spec.Programs {
-		if err := k.findHook(p.AttachTo); err != nil {
+		if err := k.findHook(p); err != nil {
 			return nil, err
 		}
 	}
 	slots := k.vms.MaxEntries()
 	spec.Maps["vms"].MaxEntries = slots
-	spec.Maps[o.name].MaxEntries = slots * uint32(k.cpus)
+	histograms := spec.Maps[o.name]
+	if histograms != nil {
+		histograms.MaxEntries = slots * uint32(k.cpus)
+	}
 	if err := spec.Variables["slots"].Set(slots); err != nil {
 		return nil, err
 	}
@@ -124,31 +129,55 @@ func (k *kernel) load(o object) (*program, error) {
 	if err != nil {
 		return nil, fmt.Errorf("load program: %w", err)
 	}
-	memory, err := collection.Maps[o.name].Memory()
-	if err != nil {
-		collection.Close()
-		return nil, fmt.Errorf("map the histograms: %w", err)
-	}
-	running := &program{collection: collection, table: table{memory: memory, cpus: k.cpus, slots: int(slots)}}
-	for hook, p := range collection.Programs {
-		attached, err := link.AttachTracing(link.TracingOptions{Program: p})
+	running := &program{collection: collection}
+	if histograms != nil {
+		memory, err := collection.Maps[o.name].Memory()
 		if err != nil {
-			return nil, errors.Join(fmt.Errorf("attach to %s: %w", hook, err), running.close())
+			return nil, errors.Join(fmt.Errorf("map the histograms: %w", err), running.close())
 		}
-		running.links = append(running.links, attached)
+		running.table = &table{memory: memory, cpus: k.cpus, slots: int(slots)}
+	}
+	for name, p := range spec.Programs {
+		if err := running.attach(p, collection.Programs[name]); err != nil {
+			return nil, errors.Join(fmt.Errorf("attach to %s: %w", p.AttachTo, err), running.close())
+		}
 	}
 	return running, nil
 }
 
-// findHook looks for a tracepoint as the kernel's types name it.
-func (k *kernel) findHook(tracepoint string) error {
+// attach lets a loaded program run where it belongs.
+func (p *program) attach(spec *ebpf.ProgramSpec, loaded *ebpf.Program) error {
+	if spec.AttachType == ebpf.AttachTraceIter {
+		iterator, err := link.AttachIter(link.IterOptions{Program: loaded})
+		if err != nil {
+			return err
+		}
+		p.links, p.walk = append(p.links, iterator), newWalk(iterator.Open)
+		return nil
+	}
+	attached, err := link.AttachTracing(link.TracingOptions{Program: loaded})
+	if err != nil {
+		return err
+	}
+	p.links = append(p.links, attached)
+	return nil
+}
+
+// findHook looks for a tracepoint or an iterator as the kernel's types name it.
+func (k *kernel) findHook(p *ebpf.ProgramSpec) error {
 	types, err := k.types.Kernel()
 	if err != nil {
 		return err
 	}
-	var hook *btf.Typedef
-	if err := types.TypeByName("btf_trace_"+tracepoint, &hook); err != nil {
-		return fmt.Errorf("find tracepoint %s: %w: %w", tracepoint, errNoHook, err)
+	if p.AttachType == ebpf.AttachTraceIter {
+		var hook *btf.Func
+		err = types.TypeByName("bpf_iter_"+p.AttachTo, &hook)
+	} else {
+		var hook *btf.Typedef
+		err = types.TypeByName("btf_trace_"+p.AttachTo, &hook)
+	}
+	if err != nil {
+		return fmt.Errorf("find hook %s: %w: %w", p.AttachTo, errNoHook, err)
 	}
 	return nil
 }

@@ -3,6 +3,7 @@ package bpf
 import (
 	"errors"
 	"io/fs"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -17,12 +18,18 @@ import (
 
 // changed is an object as the kernel does not take it.
 func changed(name string, change func(*ebpf.ProgramSpec)) object {
+	return changedFrom(loadRunQueueDelay, name, change)
+}
+
+func changedFrom(load func() (*ebpf.CollectionSpec, error), name string, change func(*ebpf.ProgramSpec)) object {
 	return object{name, func() (*ebpf.CollectionSpec, error) {
-		spec, err := loadRunQueueDelay()
+		spec, err := load()
 		if err != nil {
 			return nil, err
 		}
-		spec.Maps[name] = spec.Maps[RunQueueDelay]
+		if histograms := spec.Maps[RunQueueDelay]; histograms != nil {
+			spec.Maps[name] = histograms
+		}
 		for _, p := range spec.Programs {
 			change(p)
 		}
@@ -41,6 +48,7 @@ func TestReasons(t *testing.T) {
 			p.Instructions = asm.Instructions{asm.Ja.Label("self").WithSymbol("self")}
 		}),
 		{"broken", func() (*ebpf.CollectionSpec, error) { return nil, errors.New("broken") }},
+		changedFrom(loadVmThreads, "no iterator", func(p *ebpf.ProgramSpec) { p.AttachTo = "nothing" }),
 		{RunQueueDelay, loadRunQueueDelay},
 	})
 	defer func() {
@@ -49,7 +57,7 @@ func TestReasons(t *testing.T) {
 		}
 	}()
 	want := map[string]Reason{
-		"no hook": HookMissing, "unknown helper": Unsupported, "endless": Unsupported, "broken": LoadFailed, RunQueueDelay: Loaded,
+		"no hook": HookMissing, "no iterator": HookMissing, "unknown helper": Unsupported, "endless": Unsupported, "broken": LoadFailed, RunQueueDelay: Loaded,
 	}
 	if len(p.States()) != len(want) {
 		t.Errorf("%d states, want %d", len(p.States()), len(want))
@@ -67,6 +75,9 @@ func TestReasons(t *testing.T) {
 	track(t, p, vm.process())
 	vm.tell(t, "run")
 	busy(t, p, vm.Process.Pid) // goes on beside the others
+	if all, err := p.Threads(func(*Thread) { t.Error("a program that does not run tells of threads") }); all || err != nil {
+		t.Errorf("have all threads: %v, %v", all, err)
+	}
 	if err := p.Read("broken", func(int, *Histogram) { t.Error("a program that does not run measures") }); err != nil {
 		t.Error(err)
 	}
@@ -83,9 +94,35 @@ func TestReasonsOfTheMachine(t *testing.T) {
 		{"load without capabilities", nil, PermissionDenied},
 		{"load without BTF", &syscall.SysProcAttr{Unshareflags: unix.CLONE_NEWNS}, BTFMissing},
 	} {
-		state := startChild(t, test.mode, test.attr).line(t)
-		if !strings.HasPrefix(state, RunQueueDelay+" "+string(test.want)+" load BPF program ") {
-			t.Errorf("%s: the state is %q, want %s", test.mode, state, test.want)
+		c := startChild(t, test.mode, test.attr)
+		for _, object := range objects() {
+			if state := c.line(t); !strings.HasPrefix(state, object.name+" "+string(test.want)+" load BPF program ") {
+				t.Errorf("%s: the state is %q, want %s of %s", test.mode, state, test.want, object.name)
+			}
+		}
+	}
+}
+
+// TestTellsAnywhere is for agents that are not privileged, and for those that
+// know processes by other numbers than the initial namespace.
+func TestTellsAnywhere(t *testing.T) {
+	hosttest.Need(t, hosttest.BPF, missing())
+	for _, test := range []struct {
+		mode string
+		attr *syscall.SysProcAttr
+	}{
+		{"tell with two capabilities", nil},
+		{"tell", &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}},
+	} {
+		c := startChild(t, test.mode, test.attr)
+		for _, object := range objects() {
+			if state, want := c.line(t), object.name+" Loaded <nil>"; state != want {
+				t.Errorf("%s: the state is %q, want %q", test.mode, state, want)
+			}
+		}
+		pid, threads := c.line(t), c.line(t)
+		if !strings.HasPrefix(threads, pid+"/"+pid+" "+pid+"/") || !strings.HasSuffix(threads, " true <nil>") {
+			t.Errorf("%s: process %s was told of the threads %s", test.mode, pid, threads)
 		}
 	}
 }
@@ -95,12 +132,16 @@ func TestReasonsOfTheMachine(t *testing.T) {
 func TestKilledAgentLeavesNothing(t *testing.T) {
 	hosttest.Need(t, hosttest.BPF, missing())
 	agent := startChild(t, "load", nil)
-	id, err := strconv.ParseUint(agent.line(t), 10, 32)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if name := loadedPrograms(t)[ebpf.ProgramID(id)]; name != "sched_switch" {
-		t.Fatalf("program %d is called %q: the search itself is broken", id, name)
+	var ids []ebpf.ProgramID
+	for _, want := range []string{"sched_switch", "vm_threads"} {
+		id, err := strconv.ParseUint(agent.line(t), 10, 32)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ids = append(ids, ebpf.ProgramID(id))
+		if name := loadedPrograms(t)[ids[len(ids)-1]]; name != want {
+			t.Fatalf("program %d is called %q, not %q: the search itself is broken", id, name, want)
+		}
 	}
 	if err := agent.Process.Signal(unix.SIGKILL); err != nil {
 		t.Fatal(err)
@@ -109,9 +150,9 @@ func TestKilledAgentLeavesNothing(t *testing.T) {
 	if how := agent.ProcessState.Sys().(syscall.WaitStatus); how.Signal() != unix.SIGKILL {
 		t.Fatalf("the process ended by itself: %v", agent.ProcessState)
 	}
-	eventually(t, "the program's end", func() bool {
-		_, found := loadedPrograms(t)[ebpf.ProgramID(id)]
-		return !found
+	eventually(t, "the programs' end", func() bool {
+		left := loadedPrograms(t)
+		return !slices.ContainsFunc(ids, func(id ebpf.ProgramID) bool { _, found := left[id]; return found })
 	})
 }
 

@@ -8,9 +8,14 @@ import (
 	"github.com/cilium/ebpf"
 )
 
-// RunQueueDelay is the program that measures how long virtual CPUs wait for a
-// physical one. A wait is seen when the virtual CPU has run and leaves it again.
-const RunQueueDelay = "run_queue_delay"
+// The programs.
+const (
+	// RunQueueDelay measures how long virtual CPUs wait for a physical one. A
+	// wait is seen when the virtual CPU has run and leaves it again.
+	RunQueueDelay = "run_queue_delay"
+	// VMThreads tells what the threads of VMs have used.
+	VMThreads = "vm_threads"
+)
 
 // object is a program by name, and what to load of it.
 type object struct {
@@ -18,7 +23,9 @@ type object struct {
 	load func() (*ebpf.CollectionSpec, error)
 }
 
-func objects() []object { return []object{{RunQueueDelay, loadRunQueueDelay}} }
+func objects() []object {
+	return []object{{RunQueueDelay, loadRunQueueDelay}, {VMThreads, loadVmThreads}}
+}
 
 // State is how a program is.
 type State struct {
@@ -115,7 +122,9 @@ func (p *Programs) enter(process Process) error {
 	}
 	var errs []error
 	for _, program := range p.running {
-		errs = append(errs, program.table.clear(slot))
+		if program.table != nil {
+			errs = append(errs, program.table.clear(slot))
+		}
 	}
 	errs = append(errs, p.kernel.vms.Put(uint32(process.PID), uint32(slot)))
 	err := errors.Join(errs...)
@@ -131,7 +140,7 @@ func (p *Programs) Read(name string, each func(pid int, h *Histogram)) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	program := p.running[name]
-	if program == nil {
+	if program == nil || program.table == nil {
 		return nil
 	}
 	for pid, at := range p.slots.of {
@@ -143,6 +152,22 @@ func (p *Programs) Read(name string, each func(pid int, h *Histogram)) error {
 		}
 	}
 	return nil
+}
+
+// Threads calls each for every thread of the tracked processes. It returns
+// whether all are told: false when [VMThreads] does not run. The thread is the
+// callee's for the length of the call.
+func (p *Programs) Threads(each func(*Thread)) (all bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	program := p.running[VMThreads]
+	if program == nil {
+		return false, nil
+	}
+	if err := program.walk.read(each); err != nil {
+		return false, fmt.Errorf("read BPF program %s: %w", VMThreads, err)
+	}
+	return true, nil
 }
 
 // Close takes the programs out of the kernel.

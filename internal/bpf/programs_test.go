@@ -241,4 +241,7 @@ func TestClosedProgramsMeasureNothing(t *testing.T) {
 	if err := p.Read(RunQueueDelay, func(int, *Histogram) { t.Error("a closed program measures") }); err != nil {
 		t.Error(err)
 	}
+	if all, err := p.Threads(func(*Thread) { t.Error("a closed program tells") }); all || err != nil {
+		t.Errorf("a closed program tells all: %v, %v", all, err)
+	}
 }

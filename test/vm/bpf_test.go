@@ -23,7 +23,7 @@ func TestBPFOnAnotherKernel(t *testing.T) {
 		t.Fatalf("build the tests: %v\n%s", err, out)
 	}
 	t.Chdir(t.TempDir())
-	const tests = "TestBuckets TestDelayIsWhatTheKernelCounts TestPlaceIsEmptyForTheNext TestReasons TestReasonsOfTheMachine TestKilledAgentLeavesNothing"
+	const tests = "TestBuckets TestDelayIsWhatTheKernelCounts TestPlaceIsEmptyForTheNext TestReasons TestReasonsOfTheMachine TestKilledAgentLeavesNothing TestThreadsAreWhatProcTells TestManyThreads TestTellsAnywhere"
 	var stdout, stderr bytes.Buffer
 	code, err := machine.RunBinary(t.Context(), []string{binary, "-test.v", "-test.run", "^(" + strings.ReplaceAll(tests, " ", "|") + ")$"}, &stdout, &stderr)
 	if err != nil || code != 0 {
