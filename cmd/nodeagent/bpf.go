@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"log/slog"
 	"runtime/debug"
 	"sync/atomic"
@@ -22,9 +23,11 @@ type programs struct {
 	wanted bool                         // of the config task
 
 	// Of the collection in flight.
-	processes []bpf.Process
-	histogram qemu.Histogram
-	complaint string
+	processes     []bpf.Process
+	histogram     qemu.Histogram
+	thread        qemu.Thread
+	group         qemu.Group
+	delay, untold complaint
 }
 
 func newPrograms(log *slog.Logger) *programs {
@@ -49,7 +52,7 @@ func (p *programs) want(wanted bool) {
 	}
 	for _, state := range next.States() {
 		if state.Err != nil {
-			p.log.Warn("a BPF program does not run; its metrics are missing",
+			p.log.Warn("a BPF program does not run",
 				"program", state.Program, "reason", string(state.Reason), "error", state.Err, "remedy", state.Reason.Remedy())
 		}
 	}
@@ -63,31 +66,54 @@ func (p *programs) states() []metrics.ProgramState {
 	return states
 }
 
-// Delays implements qemu.RunQueue.
+// Delays implements qemu.Programs.
 func (p *programs) Delays(of []qemu.ProcessID, each func(pid int, delays *qemu.Histogram)) {
 	loaded := p.loaded.Load()
+	err := p.track(loaded, of)
+	read := loaded.Read(bpf.RunQueueDelay, func(pid int, h *bpf.Histogram) {
+		p.histogram = qemu.Histogram{Set: true, Buckets: h.Buckets, Sum: h.Sum}
+		each(pid, &p.histogram)
+	})
+	p.delay.about(errors.Join(err, read), p.log, "some VMs have no run-queue delay")
+}
+
+// Threads implements qemu.Programs.
+func (p *programs) Threads(of []qemu.ProcessID, each func(*qemu.Thread)) bool {
+	loaded := p.loaded.Load()
+	_ = p.track(loaded, of) // Delays says so
+	all, err := loaded.Threads(func(t *bpf.Thread) {
+		p.thread = qemu.Thread{
+			PID: t.PID, TID: t.TID, Start: t.Start, Delay: t.Delay, Waits: t.Waits, Voluntary: t.Voluntary, Involuntary: t.Involuntary,
+			Behind: t.Behind, Used: qemu.Account(t.Used),
+		}
+		if g := t.Group; g != nil {
+			p.group = qemu.Group{Now: g.Now, Threads: g.Threads, Torn: g.Torn, Pages: g.Pages, HugePages: g.HugePages, Ended: qemu.Account(g.Ended)}
+			p.thread.Group = &p.group
+		}
+		each(&p.thread)
+	})
+	p.untold.about(err, p.log, "what VMs used is read in /proc")
+	return all
+}
+
+func (p *programs) track(loaded *bpf.Programs, of []qemu.ProcessID) error {
 	p.processes = p.processes[:0]
 	for _, id := range of {
 		p.processes = append(p.processes, bpf.Process(id))
 	}
-	p.complain(loaded.Track(p.processes))
-	err := loaded.Read(bpf.RunQueueDelay, func(pid int, h *bpf.Histogram) {
-		p.histogram = qemu.Histogram{Set: true, Buckets: h.Buckets, Sum: h.Sum}
-		each(pid, &p.histogram)
-	})
-	if err != nil {
-		p.complain(err)
-	}
+	return loaded.Track(p.processes)
 }
 
-// complain logs an error once, until there is another or none.
-func (p *programs) complain(err error) {
-	complaint := ""
+// complaint is an error that is logged once, until there is another or none.
+type complaint string
+
+func (c *complaint) about(err error, log *slog.Logger, message string) {
+	now := ""
 	if err != nil {
-		complaint = err.Error()
+		now = err.Error()
 	}
-	if complaint != p.complaint && err != nil {
-		p.log.Warn("some VMs have no run-queue delay", "error", err)
+	if now != string(*c) && err != nil {
+		log.Warn(message, "error", err)
 	}
-	p.complaint = complaint
+	*c = complaint(now)
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -95,25 +96,32 @@ func TestRunTakesItsProgramsAlong(t *testing.T) {
 				return true
 			}
 		}
-		up := states(`virtnode_bpf_program_up{program="run_queue_delay"} 1`, `virtnode_bpf_program_state{program="run_queue_delay",reason="Loaded"} 1`)
-		eventually(t, "the program runs", up)
+		are := func(up int, reason string) func() bool {
+			var want []string
+			for _, program := range []string{"run_queue_delay", "vm_threads"} {
+				want = append(want, fmt.Sprintf("virtnode_bpf_program_up{program=%q} %d", program, up), fmt.Sprintf("virtnode_bpf_program_state{program=%q,reason=%q} 1", program, reason))
+			}
+			return states(want...)
+		}
+		eventually(t, "the programs run", are(1, "Loaded"))
 		rewrite(t, file, "web: {listenAddress: '127.0.0.1:0'}\ntelemetry: {bpf: false}\n")
-		eventually(t, "the program is taken out", states(`virtnode_bpf_program_up{program="run_queue_delay"} 0`, `virtnode_bpf_program_state{program="run_queue_delay",reason="Disabled"} 1`))
+		eventually(t, "the programs are taken out", are(0, "Disabled"))
 		if ids := loadedBy(t, d.cmd.Process.Pid); len(ids) != 0 {
 			t.Errorf("the agent still holds the programs %v", ids)
 		}
 		rewrite(t, file, "web: {listenAddress: '127.0.0.1:0'}\n")
-		eventually(t, "the program runs again", up)
+		eventually(t, "the programs run again", are(1, "Loaded"))
 
 		ids := loadedBy(t, d.cmd.Process.Pid)
-		if len(ids) == 0 || !inKernel(t, ids[0]) {
+		held := func(id ebpf.ProgramID) bool { return inKernel(t, id) }
+		if len(ids) < 2 || !slices.ContainsFunc(ids, held) {
 			t.Fatalf("the agent holds the programs %v: the search itself is broken", ids)
 		}
 		if err := d.cmd.Process.Signal(signal); err != nil {
 			t.Fatal(err)
 		}
 		_ = d.cmd.Wait()
-		eventually(t, "the kernel has dropped it", func() bool { return !inKernel(t, ids[0]) })
+		eventually(t, "the kernel has dropped them", func() bool { return !slices.ContainsFunc(ids, held) })
 	}
 }
 
@@ -130,8 +138,10 @@ func TestRunWithoutPermissionGoesOn(t *testing.T) {
 	d := follow(t, cmd)
 	eventually(t, "ready", func() bool { status, _ := get(t, d.url+"/readyz"); return status == 200 })
 	_, page := get(t, d.url+"/metrics")
-	if !strings.Contains(page, `virtnode_bpf_program_state{program="run_queue_delay",reason="PermissionDenied"} 1`) {
-		t.Error("the page does not say that the program is not permitted")
+	for _, program := range []string{"run_queue_delay", "vm_threads"} {
+		if !strings.Contains(page, fmt.Sprintf("virtnode_bpf_program_state{program=%q,reason=\"PermissionDenied\"} 1", program)) {
+			t.Errorf("the page does not say that %s is not permitted", program)
+		}
 	}
 }
 

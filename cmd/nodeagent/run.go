@@ -176,7 +176,7 @@ func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
 	opt := qemu.Options{
 		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
 		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-		RunQueue: d.bpf, VFs: vfCounters{},
+		Programs: d.bpf, VFs: vfCounters{},
 		Groups: selectionOf(c.Telemetry).Reads(),
 	}
 	if len(c.Telemetry.KVMStats) > 0 {

@@ -52,7 +52,7 @@ type Telemetry struct {
 	MaxSeriesPerVM int             `yaml:"maxSeriesPerVM" doc:"The most series that one VM may have; 0: no limit. The last families in docs/metrics.md are cut first, and virtnode_scrape_series_cut_total counts them."`
 	MaxSeries      int             `yaml:"maxSeries" doc:"The most series that all VMs together may have; 0: no limit."`
 	Compat         []string        `yaml:"compat" doc:"Other exporters whose families are served too: libvirt-exporter (Debian's prometheus-libvirt-exporter), kubevirt (kubevirt_vmi_*)."`
-	BPF            bool            `yaml:"bpf" doc:"Put programs into the kernel that measure what /proc does not tell: how long virtual CPUs wait for a physical one."`
+	BPF            bool            `yaml:"bpf" doc:"Put programs into the kernel that tell what /proc does not, how long virtual CPUs wait for a physical one, and what it tells at a higher price."`
 }
 
 // Readiness configures the check.

@@ -48,7 +48,7 @@ type counters struct {
 	vcpus    qemu.Num
 	resident qemu.Num
 
-	ticks, waited, rx, tx, packets, drops      qemu.Num // read for this look
+	used, waited, rx, tx, packets, drops       qemu.Num // read for this look
 	cpu, delay, exits, read, written, requests qemu.Num // read when monitor says
 }
 
@@ -70,7 +70,7 @@ func countersOf(vm *qemu.VM) counters {
 			c.resident = vm.Process.Resident
 		}
 		for _, used := range vm.Process.Threads {
-			add(&c.ticks, used.CPU)
+			add(&c.used, used.CPU)
 		}
 		for _, thread := range vm.Process.VCPUs {
 			add(&c.waited, thread.Delay)
@@ -137,7 +137,7 @@ func rowOf(id identity, old, vm counters, passed time.Duration) Row {
 	row := Row{
 		Namespace: id.namespace, Name: id.name, UUID: id.uuid, State: string(vm.state),
 		VCPUs: value(vm.vcpus), Memory: value(vm.resident),
-		CPU:       rate(old.ticks, vm.ticks, passed, 1), // a tick is a hundredth of a second
+		CPU:       rate(old.used, vm.used, passed, percent),
 		Delay:     rate(old.waited, vm.waited, passed, percent),
 		Exits:     rate(old.exits, vm.exits, asked, 1),
 		ReadBytes: rate(old.read, vm.read, asked, 1), WriteBytes: rate(old.written, vm.written, asked, 1),

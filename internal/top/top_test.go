@@ -37,7 +37,7 @@ func busy(namespace, name string, n uint64, at time.Time) qemu.VM {
 		Monitor: qemu.Health{LastSuccess: at},
 	}
 	vm.Process = &qemu.Process{PID: 1, Start: time.Unix(1, 0), Resident: qemu.Some(1 << 30)}
-	vm.Process.Threads[qemu.RoleVCPU].CPU, vm.Process.Threads[qemu.RoleOther].CPU = some(90), some(10)
+	vm.Process.Threads[qemu.RoleVCPU].CPU, vm.Process.Threads[qemu.RoleOther].CPU = some(900_000_000), some(100_000_000)
 	vm.Process.VCPUs = []qemu.VCPUThread{{Usage: qemu.Usage{Delay: some(100_000_000)}}, {Index: 1, Usage: qemu.Usage{Delay: some(50_000_000)}}}
 	return vm
 }

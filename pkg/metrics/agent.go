@@ -89,7 +89,7 @@ var sourceFamilies = [...]family[sourceHealth]{
 // programFamilies are the families of one BPF program.
 var programFamilies = [...]family[ProgramState]{
 	{
-		"virtnode_bpf_program_up", gauge, plain, "", fromAgent, "Whether a program of the agent runs in the kernel. Without it, the families that it measures have no series.",
+		"virtnode_bpf_program_up", gauge, plain, "", fromAgent, "Whether a program of the agent runs in the kernel. Without run_queue_delay its families have no series; without vm_threads /proc is read.",
 		func(w *writer, p *ProgramState) { w.put(boolean(p.Reason == ProgramLoaded)) },
 	},
 	{

@@ -21,7 +21,6 @@ type unit uint8
 const (
 	plain       unit = iota
 	nanoseconds      // as seconds
-	ticks            // of 10 ms, as seconds
 )
 
 // family is one metric family over things of type T.

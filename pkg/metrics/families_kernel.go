@@ -9,7 +9,7 @@ import (
 // threadFamilies are the threads of a machine's QEMU process, by role.
 var threadFamilies = [...]family[qemu.VM]{
 	{
-		"virtnode_vm_thread_cpu_seconds_total", counter, ticks, "role", fromKernel, "CPU time of the QEMU process by what its threads do; other are workers, ended threads too, and all without a name. The sum is the process's.",
+		"virtnode_vm_thread_cpu_seconds_total", counter, nanoseconds, "role", fromKernel, "CPU time of the QEMU process by what its threads do; other are workers, ended threads too, and all without a name. The sum is the process's.",
 		roles(func(used *qemu.Usage) qemu.Num { return used.CPU }),
 	},
 	{
@@ -21,11 +21,11 @@ var threadFamilies = [...]family[qemu.VM]{
 // threadDetailFamilies say more about the threads.
 var threadDetailFamilies = [...]family[qemu.VM]{
 	{
-		"virtnode_vm_thread_cpu_user_seconds_total", counter, ticks, "role", fromKernel, "CPU time of threads in user mode of the host, by what they do; what a virtual CPU runs in the guest is part of it.",
+		"virtnode_vm_thread_cpu_user_seconds_total", counter, nanoseconds, "role", fromKernel, "CPU time of threads in user mode of the host, by what they do; what a virtual CPU runs in the guest is part of it.",
 		roles((*qemu.Usage).User),
 	},
 	{
-		"virtnode_vm_thread_cpu_system_seconds_total", counter, ticks, "role", fromKernel, "CPU time of threads in the host's kernel, by what they do.",
+		"virtnode_vm_thread_cpu_system_seconds_total", counter, nanoseconds, "role", fromKernel, "CPU time of threads in the host's kernel, by what they do.",
 		roles(func(used *qemu.Usage) qemu.Num { return used.System }),
 	},
 	{
@@ -37,11 +37,11 @@ var threadDetailFamilies = [...]family[qemu.VM]{
 		roles(func(used *qemu.Usage) qemu.Num { return used.Involuntary }),
 	},
 	{
-		"virtnode_vm_vcpu_user_seconds_total", counter, ticks, "vcpu", fromKernel, "CPU time of the virtual CPU in user mode of the host, the guest's included.",
+		"virtnode_vm_vcpu_user_seconds_total", counter, nanoseconds, "vcpu", fromKernel, "CPU time of the virtual CPU in user mode of the host, the guest's included.",
 		cpuThreads((*qemu.Usage).User),
 	},
 	{
-		"virtnode_vm_vcpu_system_seconds_total", counter, ticks, "vcpu", fromKernel, "CPU time of the virtual CPU in the host's kernel.",
+		"virtnode_vm_vcpu_system_seconds_total", counter, nanoseconds, "vcpu", fromKernel, "CPU time of the virtual CPU in the host's kernel.",
 		cpuThreads(func(used *qemu.Usage) qemu.Num { return used.System }),
 	},
 	{
@@ -53,7 +53,7 @@ var threadDetailFamilies = [...]family[qemu.VM]{
 		cpuThreads(func(used *qemu.Usage) qemu.Num { return used.Involuntary }),
 	},
 	{
-		"virtnode_vm_iothread_cpu_seconds_total", counter, ticks, "iothread", fromKernel, "CPU time of an I/O thread; the kernel cuts its name at 12 bytes.",
+		"virtnode_vm_iothread_cpu_seconds_total", counter, nanoseconds, "iothread", fromKernel, "CPU time of an I/O thread; the kernel cuts its name at 12 bytes.",
 		ioThreads(func(used *qemu.Usage) qemu.Num { return used.CPU }),
 	},
 	{

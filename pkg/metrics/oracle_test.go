@@ -376,7 +376,7 @@ func (c constMetrics) Collect(out chan<- prometheus.Metric) {
 			send("block_physical_bytes", level, disk.Physical, 1, "device", disk.Device)
 		}
 		for role, used := range vm.Process.Threads {
-			send("thread_cpu_seconds_total", count, used.CPU, 100, "role", qemu.Roles[role])
+			send("thread_cpu_seconds_total", count, used.CPU, 1e9, "role", qemu.Roles[role])
 			send("thread_delay_seconds_total", count, used.Delay, 1e9, "role", qemu.Roles[role])
 		}
 		send("process_resident_memory_bytes", level, vm.Process.Resident, 1)

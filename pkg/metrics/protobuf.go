@@ -94,8 +94,6 @@ func (u unit) float(v uint64) float64 {
 	switch u {
 	case nanoseconds:
 		return float64(v) / 1e9
-	case ticks:
-		return float64(v) / 100
 	default:
 		return float64(v)
 	}

@@ -40,8 +40,6 @@ func (w *writer) textSample(suffix string, v uint64, pairs []string) {
 	switch w.unit {
 	case nanoseconds:
 		w.buf = appendDecimal(w.buf, v, 9)
-	case ticks:
-		w.buf = appendDecimal(w.buf, v, 2)
 	default:
 		w.buf = strconv.AppendUint(w.buf, v, 10)
 	}

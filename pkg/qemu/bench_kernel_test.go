@@ -35,14 +35,18 @@ func BenchmarkKernelClass(b *testing.B) {
 			for i := range n {
 				pretendQEMU(b, dir, fmt.Sprintf("vm%d", i), nil, "CPU 0/KVM", "CPU 1/KVM", "IO iothread1", "worker")
 			}
-			for name, change := range map[string]func(*scanner){
-				"standard":           func(s *scanner) { s.switches = false },
-				"context-switches":   func(*scanner) {},
-				"without-kept-files": func(s *scanner) { s.switches, s.limit = false, 0 },
+			for _, variant := range []struct {
+				name   string
+				change func(*testing.B, *scanner)
+			}{
+				{"programs", func(b *testing.B, s *scanner) { s.switches, s.programs = false, loadPrograms(b) }},
+				{"proc", func(_ *testing.B, s *scanner) { s.switches = false }},
+				{"proc-context-switches", func(*testing.B, *scanner) {}},
+				{"proc-without-kept-files", func(_ *testing.B, s *scanner) { s.switches, s.limit = false, 0 }},
 			} {
-				b.Run(name, func(b *testing.B) {
+				b.Run(variant.name, func(b *testing.B) {
 					s := realScanner(b)
-					change(s)
+					variant.change(b, s)
 					benchmarkScan(b, s, n)
 				})
 			}

@@ -30,7 +30,7 @@ type Options struct {
 
 	MonitorCalls int      // calls at a time to one daemon's QEMUs: 4
 	VFs          VFReader // nil: virtual functions have no counters
-	RunQueue     RunQueue // nil: run-queue delays are not measured
+	Programs     Programs // nil: run-queue delays are not measured, and all else is read in /proc
 	// Groups switches groups of statistics on and off; see groups.go. One that
 	// is not named is as it is by default. State is always on, and so is what
 	// the kernel tells but threadDetail.

@@ -85,7 +85,9 @@ func (h *fakeHost) scanner(now *clock) *scanner {
 }
 
 // spent is CPU time that a thread used, in ticks.
-func spent(ticks, system uint64) Usage { return Usage{CPU: Some(ticks), System: Some(system)} }
+func spent(sum, system uint64) Usage { return Usage{CPU: ticks(sum), System: ticks(system)} }
+
+func ticks(n uint64) Num { return Some(n * uint64(tick)) }
 
 // scan reads a host's processes once.
 func scan(t *testing.T, s *scanner) []VM {
@@ -113,7 +115,7 @@ func TestScanFindsOnlyMachines(t *testing.T) {
 	if len(vms) != 1 || vms[0].Name != "a" || vms[0].Process.PID != 10 {
 		t.Fatalf("%+v", vms)
 	}
-	if got := vms[0].Process.Threads[RoleVhost].CPU; got != Some(33) {
+	if got := vms[0].Process.Threads[RoleVhost].CPU; got != ticks(33) {
 		t.Errorf("the kernel thread that works for it: %+v", got)
 	}
 }
@@ -125,7 +127,7 @@ func TestScanNoticesAnotherProcessWithTheSameNumber(t *testing.T) {
 	scan(t, s)
 	h.process(10, 9, "qemu-kvm\x00-name\x00b\x00", 30, thread{"CPU 0/KVM", 20})
 	vms := scan(t, s)
-	if len(vms) != 1 || vms[0].Name != "b" || vms[0].Process.Threads[RoleVCPU].CPU != Some(20) {
+	if len(vms) != 1 || vms[0].Name != "b" || vms[0].Process.Threads[RoleVCPU].CPU != ticks(20) {
 		t.Errorf("%+v", vms)
 	}
 }
@@ -171,21 +173,21 @@ func TestRoleTimesOnlyGrow(t *testing.T) {
 	read := func(total uint64, threads ...thread) [len(Roles)]Num {
 		t.Helper()
 		h.process(10, 1, "qemu-kvm\x00-name\x00a\x00", total, threads...)
-		var ticks [len(Roles)]Num
+		var sums [len(Roles)]Num
 		for role, used := range scan(t, s)[0].Process.Threads {
-			ticks[role] = used.CPU
+			sums[role] = used.CPU
 		}
-		return ticks
+		return sums
 	}
 	read(207, thread{"CPU 0/KVM", 100}, thread{"CPU 1/KVM", 50}, thread{"worker", 50})
 	// CPU 1 is unplugged, the worker has ended, 10 ticks more for CPU 0.
 	got := read(220, thread{"CPU 0/KVM", 110})
-	want := [len(Roles)]Num{RoleVCPU: Some(160), RoleEmulator: Some(7), RoleOther: Some(53)}
+	want := [len(Roles)]Num{RoleVCPU: ticks(160), RoleEmulator: ticks(7), RoleOther: ticks(53)}
 	if got != want {
 		t.Errorf("have %v, want %v", got, want)
 	}
 	// The process's own number lags behind its threads': nothing shrinks.
-	if got := read(220, thread{"CPU 0/KVM", 130}); got[RoleOther] != Some(53) || got[RoleVCPU] != Some(180) {
+	if got := read(220, thread{"CPU 0/KVM", 130}); got[RoleOther] != ticks(53) || got[RoleVCPU] != ticks(180) {
 		t.Errorf("have %v", got)
 	}
 }
@@ -203,7 +205,7 @@ func TestAValueThatCannotBeReadCostsItselfOnly(t *testing.T) {
 		t.Fatalf("%+v, %v", r, err)
 	}
 	p := r.vms[0].Process
-	if p.Resident.Set || p.IO.ReadBytes.Set || p.Threads[RoleOther].CPU != Some(43) {
+	if p.Resident.Set || p.IO.ReadBytes.Set || p.Threads[RoleOther].CPU != ticks(43) {
 		t.Errorf("%+v", p)
 	}
 	h.write("/proc/stat", "cpu 1\n")

@@ -48,7 +48,9 @@ type scanner struct {
 	buf         []byte
 	pids, tids  []int
 
-	runQueue RunQueue // nil: nobody measures
+	programs Programs // nil: there are none
+	load     *hostfs.File
+	told     bool // all threads of machines were told of in this round
 	measured []ProcessID
 	byPID    map[int]*Process
 }
@@ -78,6 +80,16 @@ type emulator struct {
 
 	stat, status, io *hostfs.File
 
+	told   told // by the programs in the kernel
+	heard  bool // of this round: told is what is true
+	memory keptMemory
+
+	// What it used, so that no counter goes back where what was told and what
+	// /proc says differ a little.
+	spent        times
+	minor, major Num
+	total        ProcessIO
+
 	count   uint64  // of its threads, when they were listed
 	threads []*task // those with a lasting role, by number
 	settled []int   // numbers of the others that have a name, ascending
@@ -86,6 +98,7 @@ type emulator struct {
 	// the part of it that the process itself is charged for.
 	roles   [len(Roles)]Usage
 	lasting Usage
+	other   times // what no lasting role used
 
 	belongings belongings
 	due        time.Time // when to look at its belongings again
@@ -95,7 +108,7 @@ type emulator struct {
 
 func newScanner(opt Options) *scanner {
 	s := &scanner{
-		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], runQueue: opt.RunQueue,
+		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], programs: opt.Programs, load: opt.Root.File("/proc/loadavg"),
 		byPID:     make(map[int]*Process),
 		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
@@ -122,6 +135,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	if err := s.find(); err != nil {
 		return reading{}, err
 	}
+	s.readTold()
 	careful := &careful{ctx: ctx, root: s.root}
 	out := s.last.next(len(s.qemus))
 	s.machines = s.machines[:0]
@@ -234,6 +248,7 @@ func (s *scanner) close() {
 	for pid := range s.processes {
 		s.forget(pid)
 	}
+	s.closeFile(s.load)
 }
 
 // readProcess appends the machine of a QEMU process and returns the process,
@@ -262,13 +277,9 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulato
 	}
 	now.count(vm)
 	p.PID, p.Start, p.Threads = e.pid, s.startTime(e.start), e.roles
-	p.MinorFaults, p.MajorFaults = Some(now.minor), Some(now.major)
-	if data, err := s.readFile(e.status); err == nil {
-		p.Resident, p.Memory = memoryOf(counted(s, data, parseStatus), e.id.shared)
-	}
-	if data, err := s.readFile(e.io); err == nil {
-		p.IO = counted(s, data, parseIO)
-	}
+	p.MinorFaults, p.MajorFaults = e.minor.rise(Some(now.minor)), e.major.rise(Some(now.major))
+	s.readResident(e, p)
+	p.IO = s.readIO(e)
 	out.addParts(vm, e.parts)
 	out.addInterfaces(vm, e, s)
 	out.addVFs(vm, e.belongings.vfs)
@@ -280,9 +291,10 @@ var errAnother = errors.New("another process has this number")
 
 // readTimes reads what a process and its threads used.
 func (s *scanner) readTimes(e *emulator) (stat, error) {
+	e.heard = s.heard(e)
 	// The threads first: what they used must not exceed the process's.
 	ended := s.readThreads(e)
-	now, err := s.readStat(e)
+	now, err := s.readTotal(e)
 	if err != nil {
 		return now, err
 	}
@@ -293,20 +305,29 @@ func (s *scanner) readTimes(e *emulator) (stat, error) {
 		if err := s.listThreads(e); err != nil && gone(err) {
 			return now, err
 		}
-		if now, err = s.readStat(e); err != nil {
+		if now, err = s.readTotal(e); err != nil {
 			return now, err
 		}
 		e.count = now.threads
 	}
-	// What no other role used. The kernel splits the process's time anew into
-	// user and system, so that neither is the sum over threads: both may only grow.
+	e.spent.advance(times{now.user, now.system})
+	now.user, now.system = e.spent.user, e.spent.system
+	// What no other role used.
+	used := now.user + now.system - min(e.lasting.CPU.V, now.user+now.system)
+	system := min(now.system-min(e.lasting.System.V, now.system), used)
+	e.other.advance(times{used - system, system})
 	other := &e.roles[RoleOther]
-	used := max(other.CPU.V, now.user+now.system-min(e.lasting.CPU.V, now.user+now.system))
-	system := now.system - min(e.lasting.System.V, now.system)
-	user := other.CPU.V - other.System.V
-	other.CPU = Some(used)
-	other.System = Some(min(max(system, other.System.V), used-user))
+	other.CPU, other.System = e.other.cpu()
 	return now, nil
+}
+
+// readTotal returns what was told of a process, or reads it.
+func (s *scanner) readTotal(e *emulator) (stat, error) {
+	if e.heard {
+		s.closeFile(e.stat)
+		return e.told.stat(), nil
+	}
+	return s.readStat(e)
 }
 
 // startTime converts ticks since boot; a wild number becomes a wild time.

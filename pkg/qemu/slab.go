@@ -38,11 +38,7 @@ func (s *slab) addParts(vm *VM, parts []*part) {
 		switch {
 		case p.alive == 0:
 		case p.role == RoleVCPU:
-			cpu := VCPU{Index: p.index, Delay: p.used.Delay}
-			if p.used.CPU.Set {
-				cpu.Time = Some(p.used.CPU.V * uint64(tick))
-			}
-			s.vcpus = append(s.vcpus, cpu)
+			s.vcpus = append(s.vcpus, VCPU{Index: p.index, Time: p.used.CPU, Delay: p.used.Delay})
 			s.cpus = append(s.cpus, VCPUThread{Index: p.index, Usage: p.used})
 		default:
 			s.named = append(s.named, NamedThread{Name: p.name, Usage: p.used})

@@ -13,7 +13,7 @@ type stat struct {
 	comm         []byte // valid as long as what it was parsed from
 	state        byte
 	minor, major uint64 // page faults
-	user, system uint64 // ticks of 10 ms
+	user, system uint64 // nanoseconds, in ticks of 10 ms
 	threads      uint64 // of the process, alive
 	start        uint64 // ticks since the machine's boot
 	resident     uint64 // pages
@@ -48,9 +48,9 @@ func parseStat(data []byte) (stat, error) {
 		case 12:
 			s.major = value
 		case 14:
-			s.user = value
+			s.user = value * uint64(tick)
 		case 15:
-			s.system = value
+			s.system = value * uint64(tick)
 		case 20:
 			s.threads = value
 		case 22:
@@ -66,7 +66,7 @@ func parseStat(data []byte) (stat, error) {
 // the machine has no control group of its own, and resident memory, which is
 // a little less exact here than in /proc/PID/status.
 func (s *stat) count(vm *VM) {
-	vm.CPU = CPU{Time: Some((s.user + s.system) * uint64(tick)), User: Some(s.user * uint64(tick)), System: Some(s.system * uint64(tick))}
+	vm.CPU = CPU{Time: Some(s.user + s.system), User: Some(s.user), System: Some(s.system)}
 	vm.Memory.Resident = Some(s.resident * uint64(os.Getpagesize()))
 }
 

@@ -9,7 +9,7 @@ import (
 func TestParseStat(t *testing.T) {
 	line := statLine(42, "CPU 0/KVM", 101, 777)
 	got, err := parseStat([]byte(line))
-	if err != nil || string(got.comm) != "CPU 0/KVM" || got.state != 'S' || got.user != 76 || got.system != 25 || got.start != 777 ||
+	if err != nil || string(got.comm) != "CPU 0/KVM" || got.state != 'S' || got.user != 760e6 || got.system != 250e6 || got.start != 777 ||
 		got.minor != 100 || got.major != 5 || got.threads != 4 {
 		t.Errorf("have %+v, %v", got, err)
 	}

@@ -26,7 +26,11 @@ type task struct {
 	sched    *hostfs.File
 	switches *hostfs.File
 	ran      []byte // what sched said last, which changes when the thread runs
+	spent    times
 	last     Usage
+
+	told  Thread // by the programs in the kernel
+	round uint64 // in which that was
 }
 
 // part is one virtual CPU or I/O thread. It adds up what its threads used, one
@@ -51,7 +55,7 @@ func (u *Usage) grow(last *Usage, now Usage) {
 func grow(sum, last *Num, now Num) {
 	if now.Set {
 		*sum = Some(sum.V + now.V - min(last.V, now.V))
-		*last = now
+		*last = Some(max(last.V, now.V))
 	}
 }
 
@@ -59,7 +63,11 @@ func grow(sum, last *Num, now Num) {
 // reports whether one of them has ended.
 func (s *scanner) readThreads(e *emulator) (ended bool) {
 	e.threads = slices.DeleteFunc(e.threads, func(t *task) bool {
-		if s.readThread(e, t) {
+		read := s.readThread
+		if e.heard && t.own {
+			read = s.hear
+		}
+		if read(e, t) {
 			return false
 		}
 		t.close(s)
@@ -106,6 +114,8 @@ func (s *scanner) readThread(e *emulator, t *task) bool {
 
 // charge adds what a thread used since the last reading to its role and part.
 func (e *emulator) charge(t *task, now Usage) {
+	t.spent.advance(times{now.CPU.V - now.System.V, now.System.V})
+	now.CPU, now.System = t.spent.cpu()
 	if t.part != nil {
 		last := t.last
 		t.part.used.grow(&last, now)
@@ -206,11 +216,15 @@ func (s *scanner) follow(e *emulator, t *task) {
 	e.threads = slices.Insert(e.threads, at, t)
 }
 
+func (t *task) closeFiles(s *scanner) {
+	s.closeFile(t.stat)
+	s.closeFile(t.sched)
+	s.closeFile(t.switches)
+}
+
 // close gives back what a thread holds.
 func (t *task) close(s *scanner) {
-	for _, file := range []*hostfs.File{t.stat, t.sched, t.switches} {
-		s.closeFile(file)
-	}
+	t.closeFiles(s)
 	if t.part != nil {
 		t.part.alive--
 	}

@@ -24,8 +24,8 @@ func TestThreadsTellDelayAndSwitches(t *testing.T) {
 	h.process(10, 1, "qemu-kvm\x00", 100, thread{"CPU 0/KVM", 20}, thread{"CPU 1/KVM", 30}, thread{"IO iothread1", 4}, thread{"vhost-10", 3})
 	h.tasks(10, 1000, 5, 10, 11, 12, 13, 14)
 	p := scan(t, h.scanner(newClock()))[0].Process
-	used := func(ticks, system, threads uint64) Usage {
-		return Usage{CPU: Some(ticks), System: Some(system), Delay: Some(1000 * threads), Voluntary: Some(5 * threads), Involuntary: Some(10 * threads)}
+	used := func(sum, system, threads uint64) Usage {
+		return Usage{CPU: ticks(sum), System: ticks(system), Delay: Some(1000 * threads), Voluntary: Some(5 * threads), Involuntary: Some(10 * threads)}
 	}
 	want := [len(Roles)]Usage{
 		RoleOther: spent(36, 11), RoleEmulator: used(7, 1, 1), RoleVCPU: used(50, 12, 2), RoleIOThread: used(4, 1, 1), RoleVhost: used(3, 0, 1),
@@ -81,10 +81,10 @@ func TestNamesOfThreadsAreNotTrusted(t *testing.T) {
 	h.process(10, 1, "qemu-kvm\x00", 100, thread{"CPU 0/KVM", 1}, thread{"CPU 0/x", 2}, thread{"CPU 99999999999/", 4}, thread{"CPU -1/KVM", 8},
 		thread{"CPU 9 9/", 16}, thread{"IO a\nb", 1}, thread{"IO a\nb", 1}, thread{"IO ", 1}, thread{") S 1 (", 1})
 	vm := scan(t, h.scanner(newClock()))[0]
-	if len(vm.VCPUs) != 1 || vm.VCPUs[0].Time != Some(3*uint64(tick)) {
+	if len(vm.VCPUs) != 1 || vm.VCPUs[0].Time != ticks(3) {
 		t.Errorf("two threads of one virtual CPU: %+v", vm.VCPUs)
 	}
-	if got := vm.Process.Threads[RoleVCPU].CPU; got != Some(31) {
+	if got := vm.Process.Threads[RoleVCPU].CPU; got != ticks(31) {
 		t.Errorf("the role has %+v", got)
 	}
 	var names []string
@@ -107,7 +107,7 @@ func TestAThreadThatGetsItsNameLate(t *testing.T) {
 	h.process(10, 1, "qemu-kvm\x00", 50, thread{"CPU 0/KVM", 6}, thread{"worker", 1})
 	now.advance(2 * lasting)
 	vm := scan(t, s)[0]
-	if len(vm.VCPUs) != 1 || vm.Process.Threads[RoleVCPU].CPU != Some(6) {
+	if len(vm.VCPUs) != 1 || vm.Process.Threads[RoleVCPU].CPU != ticks(6) {
 		t.Errorf("%+v", vm)
 	}
 }

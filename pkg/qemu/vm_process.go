@@ -30,14 +30,14 @@ type Process struct {
 
 // Usage is what a thread, or several, used.
 type Usage struct {
-	CPU         Num // ticks of 10 ms, in user mode and in the host's kernel
+	CPU         Num // nanoseconds, in user mode and in the host's kernel
 	System      Num // the part of CPU in the kernel
 	Delay       Num // nanoseconds runnable without a physical CPU
 	Voluntary   Num // context switches because the thread waited
 	Involuntary Num // context switches because another took the CPU
 }
 
-// User is the CPU time in user mode, in ticks.
+// User is the CPU time in user mode, in nanoseconds.
 func (u *Usage) User() Num {
 	return Num{V: u.CPU.V - min(u.System.V, u.CPU.V), Set: u.CPU.Set && u.System.Set}
 }
@@ -72,6 +72,26 @@ type ProcessIO struct {
 	CancelledWrites       Num // bytes that never reached storage
 	ReadChars, WriteChars Num // bytes by system calls, from and to the page cache too
 	ReadCalls, WriteCalls Num
+}
+
+// rise returns the values of now, but none that is less than it was before.
+func (io *ProcessIO) rise(now ProcessIO) ProcessIO {
+	return ProcessIO{
+		ReadBytes: io.ReadBytes.rise(now.ReadBytes), WriteBytes: io.WriteBytes.rise(now.WriteBytes),
+		CancelledWrites: io.CancelledWrites.rise(now.CancelledWrites),
+		ReadChars:       io.ReadChars.rise(now.ReadChars), WriteChars: io.WriteChars.rise(now.WriteChars),
+		ReadCalls: io.ReadCalls.rise(now.ReadCalls), WriteCalls: io.WriteCalls.rise(now.WriteCalls),
+	}
+}
+
+// rise returns now, or what it was before if that is more. What is not known
+// now stays unknown.
+func (n *Num) rise(now Num) Num {
+	if now.Set {
+		*n = Some(max(n.V, now.V))
+		return *n
+	}
+	return Num{}
 }
 
 // VF is a virtual function that a machine holds. Receive and transmit are the

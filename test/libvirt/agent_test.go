@@ -175,12 +175,12 @@ func checkProcess(t *testing.T, host *libvirt.Host, domain string, vm qemu.VM) {
 	t.Helper()
 	pid, err := host.QEMUPID(domain)
 	must(t, err)
-	var ticks uint64
+	var sum uint64
 	for _, used := range vm.Process.Threads {
-		ticks += used.CPU.V
+		sum += used.CPU.V
 	}
 	// Both are read within a scrape: a second covers that.
-	seconds, want := float64(ticks)/100, float64(vm.CPU.Time.V)/1e9
+	seconds, want := float64(sum)/1e9, float64(vm.CPU.Time.V)/1e9
 	if vm.Process.PID != pid || seconds < want-1 || seconds > want+1 {
 		t.Errorf("%s: PID %d with %.2f s of CPU time, want %d with %.2f s", domain, vm.Process.PID, seconds, pid, want)
 	}

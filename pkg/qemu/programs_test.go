@@ -1,20 +1,31 @@
 package qemu
 
 import (
+	"slices"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
 
-// fakeRunQueue has delays for those processes that it has counted waits of,
+// fakePrograms has delays for those processes that it has counted waits of,
 // and forgets those that it is not asked for.
-type fakeRunQueue struct {
-	waits map[ProcessID]uint64
-	asked []ProcessID
+type fakePrograms struct {
+	waits   map[ProcessID]uint64
+	asked   []ProcessID
+	threads []Thread // nil: some may be missing
 }
 
-func (f *fakeRunQueue) Delays(of []ProcessID, each func(int, *Histogram)) {
+func (f *fakePrograms) Threads(of []ProcessID, each func(*Thread)) bool {
+	for _, t := range f.threads {
+		if slices.ContainsFunc(of, func(id ProcessID) bool { return id.PID == t.PID }) {
+			each(&t)
+		}
+	}
+	return f.threads != nil
+}
+
+func (f *fakePrograms) Delays(of []ProcessID, each func(int, *Histogram)) {
 	f.asked = append(f.asked[:0], of...)
 	kept := make(map[ProcessID]uint64)
 	for _, id := range of {
@@ -33,9 +44,9 @@ func TestScanAsksForRunQueueDelays(t *testing.T) {
 	h.process(300, 7000, "qemu-kvm\x00-machine\x00none\x00", 10)
 	web := ProcessID{100, time.Unix(1_700_000_050, 0)}
 	db := ProcessID{200, time.Unix(1_700_000_060, 0)}
-	queue := &fakeRunQueue{waits: map[ProcessID]uint64{web: 7}}
+	queue := &fakePrograms{waits: map[ProcessID]uint64{web: 7}}
 	now := newClock()
-	s := newScanner(Options{Root: h.root, Now: now.Now, RunQueue: queue})
+	s := newScanner(Options{Root: h.root, Now: now.Now, Programs: queue})
 	t.Cleanup(s.close)
 	delays := func() map[string]Histogram {
 		found := make(map[string]Histogram)
