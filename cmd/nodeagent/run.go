@@ -18,7 +18,6 @@ import (
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/internal/hostfs"
-	"github.com/virtnode/nodeagent/internal/network"
 	"github.com/virtnode/nodeagent/internal/node"
 	"github.com/virtnode/nodeagent/internal/readiness"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
@@ -80,7 +79,7 @@ type daemon struct {
 	bpf    *programs
 	// profile is what the host is judged by, from the readiness task's start.
 	profile atomic.Pointer[kvmcheck.Profile]
-	watch   atomic.Pointer[network.Watch] // of the network, from its task's start
+	watch   atomic.Pointer[watchedNetwork] // from the network task's start
 
 	publishing atomic.Pointer[publishing] // nil: nothing yet
 	networks   atomic.Pointer[networksTold]

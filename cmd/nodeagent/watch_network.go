@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -33,10 +34,7 @@ func (d *daemon) startNetwork(whole config.Config) {
 	c := whole.Network
 	d.tasks.Start(agent.Task{Name: "network", Run: func(ctx context.Context, ready func()) (err error) {
 		d.watch.Store(nil)
-		cluster, err := d.hostNetworks(whole)
-		if err != nil {
-			return err
-		}
+		cluster := d.hostNetworks(whole)
 		if cluster == nil {
 			d.publishNetworks(nil, false)
 		}
@@ -75,7 +73,7 @@ func (d *daemon) startNetwork(whole config.Config) {
 		}
 		defer beside.Wait()
 		defer cancel()
-		d.watch.Store(w)
+		d.watch.Store(&watchedNetwork{w, cluster})
 		return w.Run(ctx, ready)
 	}})
 }
@@ -83,15 +81,19 @@ func (d *daemon) startNetwork(whole config.Config) {
 // hostNetworks returns the policies of the cluster: nil on a host that is in
 // none, and where the configuration names policies itself. The two do not mix,
 // so that one place says what a node's network shall be.
-func (d *daemon) hostNetworks(c config.Config) (*node.HostNetworks, error) {
+func (d *daemon) hostNetworks(c config.Config) *node.HostNetworks {
 	if len(c.Network.Policies) > 0 || !inCluster(c.Kubernetes) {
-		return nil, nil
+		return nil
 	}
-	way, err := node.Config(c.Kubernetes.Kubeconfig)
-	if err != nil {
-		return nil, err
-	}
-	return node.NewHostNetworks(way, os.Getenv("NODE_NAME"), func(reports []v1alpha1.NetworkReport) { d.publishNetworks(reports, true) }, d.log)
+	report := func(reports []v1alpha1.NetworkReport) { d.publishNetworks(reports, true) }
+	return node.NewHostNetworks(node.ConfigOf(c.Kubernetes.Kubeconfig), os.Getenv("NODE_NAME"), report, d.log.With(slog.String("task", "network")))
+}
+
+// watchedNetwork is who watches over the network, and where the policies come
+// from.
+type watchedNetwork struct {
+	*network.Watch
+	cluster *node.HostNetworks // nil: from the configuration
 }
 
 // networkState is what metrics tell of the network, nil while it is left alone.
@@ -108,6 +110,10 @@ func (d *daemon) networkState() *metrics.Network {
 	}
 	for _, pool := range status.Pools {
 		told.VFs = append(told.VFs, metrics.VFCount{PF: pool.PF, Pool: pool.Pool, State: pool.State, Count: uint64(pool.Count)})
+	}
+	if w.cluster != nil {
+		following := w.cluster.State()
+		told.Cluster = &metrics.Following{Up: following.Up, Errors: countsOf(following.Errors)}
 	}
 	return told
 }

@@ -27,6 +27,7 @@ type watching struct {
 func startWatching(t *testing.T, space *hosttest.Space, config string) *watching {
 	t.Helper()
 	cmd := command()
+	cmd.Env = append(cmd.Env, "NODE_NAME=watching")
 	cmd.Path = lookPath(t, "nsenter")
 	cmd.Args = []string{
 		"nsenter", "--net=" + space.Path, "unshare", "--pid", "--fork", "--mount-proc", "--kill-child", "--",
@@ -136,5 +137,45 @@ func TestRunTellsDrift(t *testing.T) {
 	w.until("repaired", good...)
 	if link := space.IP("link show nic0"); !strings.Contains(link, "mtu 9000") {
 		t.Errorf("got %s", link)
+	}
+}
+
+// TestRunWithoutAWayToTheCluster hands the network over to a cluster that
+// nobody finds the way to: what was applied last holds, drift is told and
+// repaired, and the agent is ready.
+func TestRunWithoutAWayToTheCluster(t *testing.T) {
+	space := hosttest.NewSpace(t)
+	space.IP("link add nic0 type veth peer name nic0p")
+	space.IP("link set nic0p up")
+	state, kubeconfig := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "kubeconfig")
+	fill := func(policies, repair string) string {
+		return strings.NewReplacer("'POLICY'", policies, "STATE", state, "REPAIR", repair).Replace(networkConfig) + "kubernetes: {kubeconfig: '" + kubeconfig + "'}\n"
+	}
+	file := write(t, "nodeagent.yaml", fill("'"+write(t, "storage.yaml", onePolicy)+"'", "false"))
+	w := startWatching(t, space, file)
+	w.until("the policy holds", "virtnode_net_drift 0", "virtnode_net_applies_total 1")
+	if strings.Contains(w.page("/metrics"), "virtnode_net_cluster_up") {
+		t.Error("policies of files are said to come from the cluster")
+	}
+
+	rewrite(t, file, fill("", "false"))
+	w.until("there is no kubeconfig", "virtnode_net_cluster_up 0", `virtnode_net_cluster_errors_total{reason="BadConfig"} 3`, "virtnode_net_drift 0", "virtnode_net_check_successful 1")
+	space.IP("link set nic0 mtu 8000")
+	w.until("drift", "virtnode_net_drift 2")
+	if w.page("/readyz") == "" || strings.Contains(w.page("/metrics"), "\nvirtnode_task_restarts_total{task=\"network\"} 1") {
+		t.Error("the task of the network fails")
+	}
+	rewrite(t, file, fill("", "true"))
+	w.until("repaired", "virtnode_net_drift 0")
+
+	// Without anything that was applied before, there is nothing to hold on to.
+	rewrite(t, file, strings.Replace(fill("", "true"), state, state+"2", 1))
+	w.until("the policies are not known", "virtnode_net_check_successful 0")
+	eventually(t, "it is found, and why", func() bool {
+		finding, now := w.finding()
+		return finding.Reason == kvmcheck.ReadFailed && strings.Contains(finding.Message, kubeconfig) && now.Error == finding.Message
+	})
+	if w.page("/readyz") == "" {
+		t.Error("the agent is not ready")
 	}
 }

@@ -311,10 +311,7 @@ func (n *fakeNode) start() *fakeNode {
 		n.t.Fatal(err)
 	}
 	log := slog.New(slog.NewTextHandler(n.log, nil))
-	policies, err := node.NewHostNetworks(n.way, n.name, n.publish, log)
-	if err != nil {
-		n.t.Fatal(err)
-	}
+	policies := node.NewHostNetworks(func() (*rest.Config, error) { return n.way, nil }, n.name, n.publish, log)
 	watch := &network.Watch{
 		Network: &network.Network{
 			Dir: filepath.Join(n.dir, "state"), Links: &hostnet.Host{Kernel: n.kernel, Root: root}, VFs: sriov.Host{Root: root, Sysfs: root},

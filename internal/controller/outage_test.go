@@ -155,7 +155,7 @@ func TestBeforeTheCRDs(t *testing.T) {
 	log := new(lines)
 	n.log = log
 	n.start()
-	b.eventually("the agent says what is missing", func() (bool, string) { return log.count("are the CRDs installed?") == 1, "" })
+	b.eventually("the agent says what is missing", func() (bool, string) { return log.count("install the CustomResourceDefinitions") == 1, "" })
 	b.install(crds)
 	b.apply("early", strings.Replace(jumbo, "{nodeSelector", "{disruption: Allow, nodeSelector", 1))
 	n.has(9000)

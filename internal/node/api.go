@@ -39,7 +39,7 @@ type api struct {
 func newAPI(config *rest.Config) (*api, error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		return nil, &failure{failConfig, err}
+		return nil, err
 	}
 	codecs := serializer.NewCodecFactory(scheme)
 	made := &api{params: runtime.NewParameterCodec(scheme)}
@@ -47,7 +47,7 @@ func newAPI(config *rest.Config) (*api, error) {
 	made.core, errs[0] = clientFor(config, codecs, "/api", corev1.SchemeGroupVersion, runtime.ContentTypeProtobuf)
 	made.own, errs[1] = clientFor(config, codecs, "/apis", schema.FromAPIVersionAndKind(v1alpha1.APIVersion, "").GroupVersion(), runtime.ContentTypeJSON)
 	if err := errors.Join(errs[:]...); err != nil {
-		return nil, &failure{failConfig, fmt.Errorf("make a client: %w", err)}
+		return nil, fmt.Errorf("make a client: %w", err)
 	}
 	return made, nil
 }

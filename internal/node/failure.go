@@ -5,8 +5,12 @@ import (
 	"crypto/x509"
 	"errors"
 	"io"
+	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"strings"
+	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 )
@@ -44,6 +48,67 @@ type failure struct {
 
 func (f *failure) Error() string { return f.err.Error() }
 func (f *failure) Unwrap() error { return f.err }
+
+// failures are those of the parts of one work with the cluster: which fail now,
+// and how often each reason was met.
+type failures struct {
+	fails, works string // what the log says
+	log          *slog.Logger
+	changed      func() // is told when a failure begins or ends
+
+	mu    sync.Mutex
+	now   map[string]*failure // by part
+	count map[string]uint64   // by reason
+}
+
+func newFailures(fails, works string, log *slog.Logger, changed func()) *failures {
+	f := &failures{fails: fails, works: works, log: log, changed: changed, now: make(map[string]*failure), count: make(map[string]uint64)}
+	for _, reason := range reasons() {
+		f.count[reason] = 0
+	}
+	return f
+}
+
+// note counts a failure of a part, and logs it when it is another one than
+// before. Without an error, the part works.
+func (f *failures) note(part string, err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.now[part]
+	if err == nil {
+		if before != nil {
+			delete(f.now, part)
+			f.log.Info(f.works, "part", part, "was", before.reason)
+			f.changed()
+		}
+		return
+	}
+	reason := reasonOf(err)
+	f.count[reason]++
+	if before != nil && before.reason == reason {
+		return
+	}
+	f.now[part] = &failure{reason, err}
+	f.log.Warn(f.fails, "part", part, "reason", reason, "error", err, "fix", remedyFor(reason))
+	f.changed()
+}
+
+// counts returns how often each reason was met.
+func (f *failures) counts() map[string]uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return maps.Clone(f.count)
+}
+
+// first returns why a part fails, as it was when it began to; nil: none does.
+func (f *failures) first() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, part := range slices.Sorted(maps.Keys(f.now)) {
+		return f.now[part]
+	}
+	return nil
+}
 
 // reasonOf sorts an error of a request.
 func reasonOf(err error) string {

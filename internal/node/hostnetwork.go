@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -29,21 +28,36 @@ import (
 // HostNetworks are the policies of the cluster as one node sees them: those
 // that select it, by the labels that it has in the cluster.
 type HostNetworks struct {
-	node     string
-	log      *slog.Logger
-	policies cache.SharedIndexInformer
-	self     cache.SharedIndexInformer // the node alone, its metadata alone
-	wake     chan struct{}
-	report   func([]v1alpha1.NetworkReport)
+	config  func() (*rest.Config, error)
+	node    string
+	failing *failures
+	wake    chan struct{}
+	report  func([]v1alpha1.NetworkReport)
 
-	mu   sync.Mutex
-	look *network.Look // the last; nil: there was none yet
+	mu     sync.Mutex
+	mirror *mirror       // nil: there is no way to the cluster yet
+	look   *network.Look // the last; nil: there was none yet
 }
 
-// NewHostNetworks asks nobody yet. report is told what became of each policy,
+// mirror follows what a node has to know of its cluster.
+type mirror struct {
+	policies cache.SharedIndexInformer
+	self     cache.SharedIndexInformer // the node alone, its metadata alone
+}
+
+func (m *mirror) synced() bool { return m.policies.HasSynced() && m.self.HasSynced() }
+
+// NewHostNetworks asks nobody yet. config returns the way to the cluster; it is
+// asked again until it knows one. report is told what became of each policy,
 // whenever that may have changed.
-func NewHostNetworks(config *rest.Config, node string, report func([]v1alpha1.NetworkReport), log *slog.Logger) (*HostNetworks, error) {
-	h := &HostNetworks{node: node, log: log, wake: make(chan struct{}, 1), report: report}
+func NewHostNetworks(config func() (*rest.Config, error), node string, report func([]v1alpha1.NetworkReport), log *slog.Logger) *HostNetworks {
+	h := &HostNetworks{config: config, node: node, wake: make(chan struct{}, 1), report: report}
+	h.failing = newFailures("the cluster cannot be watched; what is known of it holds on", "the cluster can be watched again", log, h.awake)
+	return h
+}
+
+// newMirror returns one that follows nothing yet.
+func (h *HostNetworks) newMirror(config *rest.Config) (*mirror, error) {
 	policies, err := policyLister(config)
 	if err != nil {
 		return nil, fmt.Errorf("make a client for HostNetworks: %w", err)
@@ -55,24 +69,25 @@ func NewHostNetworks(config *rest.Config, node string, report func([]v1alpha1.Ne
 	resource := nodes.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
 	self := &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			options.FieldSelector = "metadata.name=" + node
+			options.FieldSelector = "metadata.name=" + h.node
 			return resource.List(ctx, options)
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
-			options.FieldSelector = "metadata.name=" + node
+			options.FieldSelector = "metadata.name=" + h.node
 			return resource.Watch(ctx, options)
 		},
 	}
-	h.policies, err = h.informer(policies, &v1alpha1.HostNetwork{}, "HostNetworks", func(before, now any) bool {
+	m := new(mirror)
+	m.policies, err = h.informer(policies, &v1alpha1.HostNetwork{}, "HostNetworks", func(before, now any) bool {
 		return h.concerns(before.(*v1alpha1.HostNetwork), now.(*v1alpha1.HostNetwork))
 	})
 	if err != nil {
 		return nil, err
 	}
-	h.self, err = h.informer(self, &metav1.PartialObjectMetadata{}, "the node's labels", func(before, now any) bool {
+	m.self, err = h.informer(self, &metav1.PartialObjectMetadata{}, "the node's labels", func(before, now any) bool {
 		return !maps.Equal(before.(*metav1.PartialObjectMetadata).Labels, now.(*metav1.PartialObjectMetadata).Labels)
 	})
-	return h, err
+	return m, err
 }
 
 func policyLister(config *rest.Config) (*cache.ListWatch, error) {
@@ -94,7 +109,7 @@ func policyLister(config *rest.Config) (*cache.ListWatch, error) {
 // informer mirrors objects, and wakes the network when one comes, goes, or has
 // changed in what matters.
 func (h *HostNetworks) informer(from *cache.ListWatch, kind runtime.Object, what string, matters func(before, now any) bool) (cache.SharedIndexInformer, error) {
-	informer := cache.NewSharedIndexInformer(audible(from, what, h.log), kind, 0, nil)
+	informer := cache.NewSharedIndexInformer(h.audible(from, what), kind, 0, nil)
 	_, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
 		AddFunc:    func(any) { h.awake() },
 		DeleteFunc: func(any) { h.awake() },
@@ -119,38 +134,25 @@ func (h *HostNetworks) informer(from *cache.ListWatch, kind runtime.Object, what
 	return informer, nil
 }
 
-// audible says once when the cluster does not answer, or refuses, and once
-// when it does again. The watch itself tries again, ever more slowly.
-func audible(from *cache.ListWatch, what string, log *slog.Logger) *cache.ListWatch {
-	var mu sync.Mutex
-	var before metav1.StatusReason
-	failing := false
-	note := func(err error) {
-		mu.Lock()
-		defer mu.Unlock()
-		reason := apierrors.ReasonForError(err)
-		switch {
-		case err == nil && failing:
-			log.Info("the cluster can be watched again", "what", what)
-		case err != nil && !errors.Is(err, context.Canceled) && (!failing || reason != before):
-			if apierrors.IsNotFound(err) {
-				err = fmt.Errorf("%w: are the CRDs installed?", err)
-			}
-			log.Warn("the cluster cannot be watched; what is known of it holds on", "what", what, "error", err)
+// audible notes whether the cluster answers. The watch itself tries again, ever
+// more slowly.
+func (h *HostNetworks) audible(from *cache.ListWatch, what string) *cache.ListWatch {
+	note := func(ctx context.Context, err error) {
+		if ctx.Err() == nil {
+			h.failing.note("watch "+what, err)
 		}
-		failing, before = err != nil, reason
 	}
 	return &cache.ListWatch{
 		ListWithContextFunc: func(ctx context.Context, options metav1.ListOptions) (runtime.Object, error) {
-			ctx, cancel := context.WithTimeout(ctx, answerTimeout)
+			within, cancel := context.WithTimeout(ctx, answerTimeout)
 			defer cancel()
-			list, err := from.ListWithContext(ctx, options)
-			note(err)
+			list, err := from.ListWithContext(within, options)
+			note(ctx, err)
 			return list, err
 		},
 		WatchFuncWithContext: func(ctx context.Context, options metav1.ListOptions) (watch.Interface, error) {
 			events, err := answeredWatch(ctx, func(ctx context.Context) (watch.Interface, error) { return from.WatchWithContext(ctx, options) })
-			note(err)
+			note(ctx, err)
 			return events, err
 		},
 	}
@@ -158,11 +160,35 @@ func audible(from *cache.ListWatch, what string, log *slog.Logger) *cache.ListWa
 
 // Run watches the cluster until ctx ends.
 func (h *HostNetworks) Run(ctx context.Context) {
-	ctx = klog.NewContext(ctx, klog.Logger{}) // audible says what is to be said
+	ctx = klog.NewContext(ctx, klog.Logger{}) // what is to be said is noted
+	m, connected := connect(ctx, h.config, h.newMirror, h.failing)
+	if !connected {
+		return
+	}
+	h.mu.Lock()
+	h.mirror = m
+	h.mu.Unlock()
 	var all sync.WaitGroup
-	all.Go(func() { h.policies.RunWithContext(ctx) })
-	all.Go(func() { h.self.RunWithContext(ctx) })
+	all.Go(func() { m.policies.RunWithContext(ctx) })
+	all.Go(func() { m.self.RunWithContext(ctx) })
+	if cache.WaitForCacheSync(ctx.Done(), m.synced) {
+		h.awake() // a cluster without policies announces none
+	}
 	all.Wait()
+}
+
+// Following is how the policies of the cluster come to a node.
+type Following struct {
+	Up     bool              // all is known, and changes are announced
+	Errors map[string]uint64 // by reason
+}
+
+// State returns how that goes.
+func (h *HostNetworks) State() Following {
+	h.mu.Lock()
+	m := h.mirror
+	h.mu.Unlock()
+	return Following{Up: m != nil && m.synced() && h.failing.first() == nil, Errors: h.failing.counts()}
 }
 
 // concerns reports whether a change of a policy concerns this node. Others'
@@ -186,15 +212,21 @@ func (h *HostNetworks) Wake() <-chan struct{} { return h.wake }
 
 // known returns the policies of the cluster, in order, and the node's labels.
 func (h *HostNetworks) known() ([]v1alpha1.HostNetwork, map[string]string, error) {
-	if !h.policies.HasSynced() || !h.self.HasSynced() {
+	h.mu.Lock()
+	m := h.mirror
+	h.mu.Unlock()
+	if m == nil || !m.synced() {
+		if err := h.failing.first(); err != nil {
+			return nil, nil, fmt.Errorf("%w: %w", network.ErrUnknown, err)
+		}
 		return nil, nil, network.ErrUnknown
 	}
-	self, found, err := h.self.GetStore().GetByKey(h.node)
+	self, found, err := m.self.GetStore().GetByKey(h.node)
 	if err != nil || !found {
 		return nil, nil, errors.Join(fmt.Errorf("%w: the cluster has no node %s", network.ErrUnknown, h.node), err)
 	}
 	var all []v1alpha1.HostNetwork
-	for _, object := range h.policies.GetStore().List() {
+	for _, object := range m.policies.GetStore().List() {
 		policy := object.(*v1alpha1.HostNetwork).DeepCopy()
 		policy.APIVersion, policy.Kind = v1alpha1.APIVersion, v1alpha1.KindHostNetwork
 		policy.Default()

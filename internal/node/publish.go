@@ -14,7 +14,6 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/util/flowcontrol"
 	"k8s.io/klog/v2"
@@ -29,8 +28,6 @@ const (
 	// undoes what the agent writes shall not make it a burden to the cluster.
 	writeBurst  = 10
 	writePeriod = 30 * time.Second
-	// Pauses after a failure.
-	minRetry, maxRetry = time.Second, time.Minute
 )
 
 // Options says what a [Publisher] uses.
@@ -63,15 +60,15 @@ type State struct {
 // Publisher keeps a Node and its NodeVirtualization as looks at the host say.
 // What it knows outlives a Run.
 type Publisher struct {
-	opt    Options
-	writes flowcontrol.RateLimiter
-	node   place[*corev1.Node]
-	object place[*v1alpha1.NodeVirtualization]
+	opt     Options
+	writes  flowcontrol.RateLimiter
+	failing *failures
+	node    place[*corev1.Node]
+	object  place[*v1alpha1.NodeVirtualization]
 
 	observer      // its mutex protects what follows, too
 	kindless bool // the kind NodeVirtualization could not be looked at
 	state    State
-	said     map[string]string // by part: the reason of the failure that was logged
 	clashes  map[string]clash  // by field
 	refused  map[string]string // by what is written: the attempt that met a conflict
 }
@@ -81,17 +78,14 @@ func NewPublisher(opt Options) *Publisher {
 	p := &Publisher{
 		opt: opt, observer: newObserver(opt.Now),
 		writes:  flowcontrol.NewTokenBucketRateLimiter(float32(time.Second)/float32(writePeriod), writeBurst),
-		said:    make(map[string]string),
+		failing: newFailures("publishing to the cluster fails; it is tried again", "publishing works again", opt.Log, func() {}),
 		clashes: make(map[string]clash),
 		refused: make(map[string]string),
 	}
 	p.node.changed, p.object.changed = p.awake, p.awake
-	p.state.Writes, p.state.Errors = make(map[string]uint64), make(map[string]uint64)
+	p.state.Writes = make(map[string]uint64)
 	for _, what := range []string{writesLabels, writesConditions, writesObject, writesStatus} {
 		p.state.Writes[what] = 0
-	}
-	for _, reason := range reasons() {
-		p.state.Errors[reason] = 0
 	}
 	return p
 }
@@ -101,8 +95,8 @@ func (p *Publisher) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	state := p.state
-	state.Writes, state.Errors = maps.Clone(state.Writes), maps.Clone(state.Errors)
-	state.Up = len(p.said) == 0 && !state.LastSuccess.IsZero()
+	state.Writes, state.Errors = maps.Clone(state.Writes), p.failing.counts()
+	state.Up = p.failing.first() == nil && !state.LastSuccess.IsZero()
 	state.InConflict = len(p.clashes)
 	return state
 }
@@ -114,48 +108,16 @@ func (p *Publisher) Run(ctx context.Context, ready func()) error {
 	if !pause(ctx, time.Duration(p.opt.Random()*float64(p.opt.Splay))) {
 		return nil
 	}
-	backoff := newBackoff()
-	for {
-		client, err := p.connect()
-		p.note("connect", err)
-		if err == nil {
-			p.publish(ctx, client)
-			return nil
-		}
-		if !pause(ctx, backoff.Step()) {
-			return nil
-		}
+	if client, connected := connect(ctx, p.opt.Config, newAPI, p.failing); connected {
+		p.publish(ctx, client)
 	}
-}
-
-func newBackoff() wait.Backoff {
-	return wait.Backoff{Duration: minRetry, Factor: 2, Jitter: 0.5, Steps: 1 << 30, Cap: maxRetry}
-}
-
-// pause reports whether the time has passed, and ctx has not ended.
-func pause(ctx context.Context, d time.Duration) bool {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-		return false
-	case <-timer.C:
-		return true
-	}
-}
-
-func (p *Publisher) connect() (*api, error) {
-	config, err := p.opt.Config()
-	if err != nil {
-		return nil, &failure{failConfig, err}
-	}
-	return newAPI(config)
+	return nil
 }
 
 // publish follows the own Node and NodeVirtualization, and writes when they
 // are not as the host is.
 func (p *Publisher) publish(ctx context.Context, client *api) {
-	// What goes wrong is logged by note, once and in one form.
+	// What goes wrong is logged by failures, once and in one form.
 	ctx, cancel := context.WithCancel(klog.NewContext(ctx, klog.Logger{}))
 	var watching sync.WaitGroup
 	defer watching.Wait()
@@ -180,7 +142,7 @@ func (p *Publisher) publish(ctx context.Context, client *api) {
 		if ctx.Err() != nil {
 			return
 		}
-		p.note("write", err)
+		p.failing.note("write", err)
 		switch {
 		case err != nil:
 			retry.Reset(backoff.Step())
@@ -196,33 +158,13 @@ func (p *Publisher) noteWatch(ctx context.Context, resource string, err error) {
 	if ctx.Err() != nil {
 		return
 	}
-	p.note("watch "+resource, err)
+	p.failing.note("watch "+resource, err)
 	if resource == objects && err != nil {
 		p.mu.Lock()
 		p.kindless = true // labels and conditions do not wait for it
 		p.mu.Unlock()
 		p.awake()
 	}
-}
-
-// note counts a failure of a part, and logs it when it is another one than before.
-func (p *Publisher) note(part string, err error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	before, failing := p.said[part]
-	if err == nil {
-		if failing {
-			delete(p.said, part)
-			p.opt.Log.Info("publishing works again", "part", part, "was", before)
-		}
-		return
-	}
-	reason := reasonOf(err)
-	p.state.Errors[reason]++
-	if reason != before {
-		p.opt.Log.Warn("publishing to the cluster fails; it is tried again", "part", part, "reason", reason, "error", err, "fix", remedyFor(reason))
-	}
-	p.said[part] = reason
 }
 
 // round writes what differs. It returns how long to wait for the next one, if
@@ -342,7 +284,7 @@ func (p *Publisher) write(ctx context.Context, client *api, is found, w write) e
 	}
 	if w.what == writesConditions {
 		for _, event := range transitions(is.node, object, p.opt.Now()) {
-			p.note("event", client.report(ctx, event))
+			p.failing.note("event", client.report(ctx, event))
 		}
 	}
 	return nil
@@ -370,7 +312,7 @@ func (p *Publisher) clash(ctx context.Context, client *api, node *corev1.Node, n
 	for _, c := range fresh {
 		p.opt.Log.Warn("somebody else owns a field of the agent's; it is left to them", "field", c.field, "manager", c.manager, "theirs", c.theirs, "ours", c.ours)
 		ctx, cancel := context.WithTimeout(ctx, writeTimeout)
-		p.note("event", client.report(ctx, newEvent(node, corev1.EventTypeWarning, "FieldConflict", c.String(), p.opt.Now())))
+		p.failing.note("event", client.report(ctx, newEvent(node, corev1.EventTypeWarning, "FieldConflict", c.String(), p.opt.Now())))
 		cancel()
 	}
 }

@@ -2,14 +2,19 @@ package node
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"k8s.io/client-go/rest"
+
+	"github.com/virtnode/nodeagent/api/v1alpha1"
+	"github.com/virtnode/nodeagent/internal/network"
 )
 
 // silent is an API server that takes every request and never answers.
@@ -47,6 +52,48 @@ func TestASilentAPIServerIsAskedAgain(t *testing.T) {
 		cancel()
 		if err := <-ended; err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestHostNetworksWaitForAWayToTheCluster has a kubeconfig that is none for half
+// an hour, and then a server that says nothing.
+func TestHostNetworksWaitForAWayToTheCluster(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		began := time.Now()
+		config := func() (*rest.Config, error) {
+			if time.Since(began) < 30*time.Minute {
+				return nil, errors.New("read kubeconfig: it is none")
+			}
+			return &rest.Config{Host: "http://silent", Transport: new(silent)}, nil
+		}
+		var log strings.Builder
+		h := NewHostNetworks(config, "n", func([]v1alpha1.NetworkReport) {}, slog.New(slog.NewTextHandler(&log, nil)))
+		unknown := func(why string) {
+			t.Helper()
+			if _, err := h.Policies(); !errors.Is(err, network.ErrUnknown) || !strings.Contains(err.Error(), why) || h.State().Up {
+				t.Errorf("%v, %+v", err, h.State())
+			}
+		}
+		unknown("not known yet")
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { h.Run(ctx); close(ended) }()
+		time.Sleep(29 * time.Minute)
+		unknown("not known yet: read kubeconfig: it is none")
+		if tried := h.State().Errors[failConfig]; tried < 20 || tried > 60 {
+			t.Errorf("tried %d times", tried)
+		}
+		time.Sleep(31 * time.Minute)
+		unknown("not known yet: ")
+		if h.State().Errors[failTimeout] < 50 {
+			t.Errorf("%+v", h.State())
+		}
+		cancel()
+		<-ended
+		said := log.String()
+		if strings.Count(said, "reason=BadConfig") != 1 || strings.Count(said, "reason=Timeout") != 2 || strings.Count(said, "can be watched again") != 1 {
+			t.Error(said)
 		}
 	})
 }

@@ -1,11 +1,14 @@
 package node
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net/http"
 	"sync"
+	"time"
 
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 )
@@ -33,6 +36,45 @@ func Config(kubeconfig string) (*rest.Config, error) {
 // ConfigOf returns what finds the way to the cluster when it is asked.
 func ConfigOf(kubeconfig string) func() (*rest.Config, error) {
 	return func() (*rest.Config, error) { return Config(kubeconfig) }
+}
+
+// Pauses after a failure.
+const minRetry, maxRetry = time.Second, time.Minute
+
+func newBackoff() wait.Backoff {
+	return wait.Backoff{Duration: minRetry, Factor: 2, Jitter: 0.5, Steps: 1 << 30, Cap: maxRetry}
+}
+
+// pause reports whether the time has passed, and ctx has not ended.
+func pause(ctx context.Context, d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return false
+	case <-timer.C:
+		return true
+	}
+}
+
+// connect asks for the way to the cluster until there is one, and makes of it
+// what speaks with the cluster. It reports whether it did before ctx ended.
+func connect[T any](ctx context.Context, config func() (*rest.Config, error), client func(*rest.Config) (T, error), failing *failures) (made T, connected bool) {
+	backoff := newBackoff()
+	for {
+		way, err := config()
+		if err == nil {
+			made, err = client(way)
+		}
+		if err == nil {
+			failing.note("connect", nil)
+			return made, true
+		}
+		failing.note("connect", &failure{failConfig, err})
+		if !pause(ctx, backoff.Step()) {
+			return made, false
+		}
+	}
 }
 
 // lookUp reads the way to the cluster as it is now.

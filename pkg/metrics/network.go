@@ -18,6 +18,13 @@ type Network struct {
 	Applies   uint64
 	Rollbacks uint64
 	VFs       []VFCount
+	Cluster   *Following // nil: the policies are not the cluster's
+}
+
+// Following is how the policies of the cluster come to the node.
+type Following struct {
+	Up     bool         // all is known, and changes are announced
+	Errors []NamedCount // by reason
 }
 
 // VFCount counts the virtual functions of a pool that are in one state.
@@ -34,6 +41,9 @@ func appendNetwork(w *writer, n *Network) {
 		return
 	}
 	write(w, hostNetworkFamilies[:], []Network{*n}, unlabelled[Network])
+	if n.Cluster != nil {
+		write(w, followingFamilies[:], []Following{*n.Cluster}, unlabelled[Following])
+	}
 	if n.Checked {
 		write(w, inventoryFamilies[:], n.VFs, labelVFs)
 	}
@@ -78,6 +88,18 @@ var hostNetworkFamilies = [...]family[Network]{
 	{
 		"virtnode_net_rollbacks_total", counter, plain, "", fromAgent, "Changes of the host network that were undone, or were to be.",
 		func(w *writer, n *Network) { w.put(qemu.Some(n.Rollbacks)) },
+	},
+}
+
+// followingFamilies are about the policies of the cluster.
+var followingFamilies = [...]family[Following]{
+	{
+		"virtnode_net_cluster_up", gauge, plain, "", fromAgent, "Whether the cluster tells which HostNetworks there are. While it does not, those that are known, or were applied last, hold on.",
+		func(w *writer, f *Following) { w.put(boolean(f.Up)) },
+	},
+	{
+		"virtnode_net_cluster_errors_total", counter, plain, "reason", fromAgent, "Requests for HostNetworks that failed, by reason. They are tried again.",
+		func(w *writer, f *Following) { putCounts(w, "reason", f.Errors) },
 	},
 }
 

@@ -39,6 +39,7 @@ A value that nobody knows has no series: it is never shown as zero.
 	appendTable(&b, "Readiness of the host", "", readinessFamilies[:])
 	appendTable(&b, "Checks of the host's readiness", "area check", checkFamilies[:])
 	appendTable(&b, "The host's network", "", hostNetworkFamilies[:])
+	appendTable(&b, "HostNetworks of the cluster", "", followingFamilies[:])
 	appendTable(&b, "Virtual functions of the host", "pf pool state", inventoryFamilies[:])
 	appendTable(&b, "Labels and conditions in the cluster", "", publishFamilies[:])
 	appendTable(&b, "Tasks of the agent", "task", taskFamilies[:])

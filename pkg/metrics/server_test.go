@@ -74,7 +74,8 @@ func fullServer() *Server {
 		Network: func() *Network {
 			return &Network{
 				Last: time.Unix(1_700_000_060, 0), Checked: true, Drift: 2, Refusals: 1, Plans: 30, Applies: 4, Rollbacks: 3, Stuck: true,
-				VFs: []VFCount{{"eth0", "fast", "used", 3}, {"eth0", "", "free", 4}},
+				VFs:     []VFCount{{"eth0", "fast", "used", 3}, {"eth0", "", "free", 4}},
+				Cluster: &Following{Up: true, Errors: []NamedCount{{"Unauthorized", 6}}},
 			}
 		},
 		Tasks: func() []TaskState {
@@ -120,6 +121,8 @@ func TestMetricsPage(t *testing.T) {
 		`virtnode_node_publish_up 1`,
 		`virtnode_node_publish_writes_total{object="labels"} 2`,
 		`virtnode_node_publish_errors_total{reason="Unreachable"} 5`,
+		`virtnode_net_cluster_up 1`,
+		`virtnode_net_cluster_errors_total{reason="Unauthorized"} 6`,
 		`virtnode_node_publish_conflicts_total 3`,
 		`virtnode_node_publish_fields_in_conflict 1`,
 		`virtnode_node_publish_labels 20`,

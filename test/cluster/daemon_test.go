@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
 
+	"github.com/virtnode/nodeagent/api/v1alpha1"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
 
@@ -29,6 +31,7 @@ type daemon struct {
 	ended      <-chan error
 	url        string
 	kubeconfig string
+	logged     map[string]int // by reason: how often a failure was logged when it was suffered last
 }
 
 // startDaemon starts the agent of a node with what its kubeconfig says.
@@ -39,7 +42,7 @@ func startDaemon(t *testing.T, nodeName, kubeconfig string) *daemon {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{log: new(logged), url: "http://" + address, kubeconfig: filepath.Join(dir, "kubeconfig")}
+	d := &daemon{log: new(logged), url: "http://" + address, kubeconfig: filepath.Join(dir, "kubeconfig"), logged: make(map[string]int)}
 	d.write(t, kubeconfig)
 	settings := filepath.Join(dir, "nodeagent.yaml")
 	text := fmt.Sprintf("log: {format: text}\nkubernetes: {kubeconfig: %s}\nnetwork: {stateDirectory: %s}\n", d.kubeconfig, filepath.Join(dir, "state"))
@@ -99,27 +102,41 @@ func (d *daemon) has(t *testing.T, line string) {
 	within(t, line, func() bool { return strings.Contains(d.page(t, "/metrics"), "\n"+line+"\n") })
 }
 
-// suffers waits until a failure is met again and again, and said with its remedy;
-// the agent's other work goes on.
-func (d *daemon) suffers(t *testing.T, reason, fix string) {
+// The parts of the agent that speak with the cluster.
+const publishing, networking = "virtnode_node_publish", "virtnode_net_cluster"
+
+// suffers waits until a failure is met again and again by some parts, and said
+// with its remedy; the agent's other work goes on.
+func (d *daemon) suffers(t *testing.T, reason, fix string, parts ...string) {
 	t.Helper()
-	within(t, reason+" is met again and again", func() bool {
-		_, after, _ := strings.Cut(d.page(t, "/metrics"), `virtnode_node_publish_errors_total{reason="`+reason+`"} `)
-		count, _, _ := strings.Cut(after, "\n")
-		return len(count) > 1 || count > "2"
-	})
-	d.has(t, "virtnode_node_publish_up 0")
-	if said := d.log.count("reason=" + reason); said == 0 || said > 4 || d.log.count(fix) == 0 {
-		t.Errorf("%s is logged %d times", reason, said)
+	for _, part := range parts {
+		within(t, part+" meets "+reason+" again and again", func() bool {
+			_, after, _ := strings.Cut(d.page(t, "/metrics"), part+`_errors_total{reason="`+reason+`"} `)
+			count, _, _ := strings.Cut(after, "\n")
+			return len(count) > 1 || count > "2"
+		})
+		d.has(t, part+"_up 0")
 	}
-	for _, path := range []string{"/healthz", "/report"} {
+	said := d.log.count("reason=" + reason)
+	if times := said - d.logged[reason]; times < len(parts) || times > 4*len(parts) || d.log.count(fix) < said {
+		t.Errorf("%s is logged %d times", reason, times)
+	}
+	d.logged[reason] = said
+	for _, path := range []string{"/healthz", "/report", "/readyz"} {
 		within(t, path, func() bool { return d.page(t, path) != "" })
 	}
 }
 
+// follows waits until the agent publishes, and follows HostNetworks.
+func (d *daemon) follows(t *testing.T) {
+	t.Helper()
+	d.has(t, publishing+"_up 1")
+	d.has(t, networking+"_up 1")
+}
+
 // TestTheAgentNeverGivesUp has the program with a kubeconfig that is none, a
-// server that is killed, and a token that is revoked, one after the other, in
-// one and the same process.
+// token that is none, a server that is killed, and a token that is revoked, one
+// after the other, in one and the same process.
 func TestTheAgentNeverGivesUp(t *testing.T) {
 	var missing error
 	if os.Geteuid() != 0 {
@@ -133,10 +150,16 @@ func TestTheAgentNeverGivesUp(t *testing.T) {
 	p, way := newPublished(t, config, "never")
 
 	d := startDaemon(t, p.name, "clusters: [")
-	d.suffers(t, "BadConfig", "correct kubernetes.kubeconfig")
+	d.suffers(t, "BadConfig", "correct kubernetes.kubeconfig", publishing, networking)
+	if !strings.Contains(d.page(t, "/report"), "the policies are not known yet: read kubeconfig "+d.kubeconfig) {
+		t.Error("the report does not say why there are no policies")
+	}
+	d.write(t, kubeconfigOf(as(way, "made-up")))
+	d.suffers(t, "Unauthorized", "the token was revoked", publishing, networking)
 	d.write(t, kubeconfigOf(way))
-	d.has(t, "virtnode_node_publish_up 1")
-	within(t, "all its tasks are ready", func() bool { return d.page(t, "/readyz") != "" })
+	d.follows(t)
+	d.has(t, "virtnode_net_check_successful 1")
+	d.refuses(t, p, "first")
 	// Every host has a number of NUMA nodes; a no to KVM takes a minute.
 	const label = "virtnode.io/numa.nodes"
 	labels, condition := p.ours(), p.condition()
@@ -147,26 +170,25 @@ func TestTheAgentNeverGivesUp(t *testing.T) {
 	if err := own.KillServer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	d.suffers(t, "Unreachable", "it is tried again by itself")
-	if d.page(t, "/readyz") == "" {
-		t.Error("without an API server the agent is not ready")
-	}
+	d.suffers(t, "Unreachable", "it is tried again by itself", publishing, networking)
+	d.has(t, "virtnode_net_refusals 1") // the policies of before hold on
 	if err := own.StartServer(); err != nil {
 		t.Fatal(err)
 	}
-	d.has(t, "virtnode_node_publish_up 1")
+	d.follows(t)
+	d.refuses(t, p, "second")
 	if diff := cmp.Diff(labels, p.ours()) + cmp.Diff(condition, p.condition()); diff != "" {
 		t.Error(diff)
 	}
 
 	p.revoke(way)
 	p.edit(`{"metadata":{"labels":{"` + label + `":null}}}`)
-	d.suffers(t, "Unauthorized", "the token was revoked")
+	d.suffers(t, "Unauthorized", "the token was revoked", publishing) // watches that were begun last
 	if _, there := p.ours()[label]; there {
 		t.Error("a revoked token writes")
 	}
 	d.write(t, kubeconfigOf(as(config, agentToken(t, p.clients, p.name))))
-	d.has(t, "virtnode_node_publish_up 1")
+	d.follows(t)
 	if value := p.ours()[label]; value != labels[label] {
 		t.Errorf("with a new token, %s is %q, and was %q", label, value, labels[label])
 	}
@@ -176,6 +198,22 @@ func TestTheAgentNeverGivesUp(t *testing.T) {
 	if err := <-d.ended; err != nil {
 		t.Errorf("it ended with %v", err)
 	}
+}
+
+// refuses makes a HostNetwork for a card that the host does not have, and waits
+// until the agent has reported on it.
+func (d *daemon) refuses(t *testing.T, p *published, policy string) {
+	t.Helper()
+	made := &v1alpha1.HostNetwork{ObjectMeta: metav1.ObjectMeta{Name: policy}}
+	made.Spec.Interfaces = []v1alpha1.Interface{{Name: policy, Match: &v1alpha1.Match{Name: "no-such-card"}}}
+	if err := p.objects.Create(t.Context(), made); err != nil {
+		t.Fatal(err)
+	}
+	within(t, "the policy "+policy+" is refused", func() bool {
+		return slices.ContainsFunc(p.object().Status.Networks, func(r v1alpha1.NetworkReport) bool {
+			return r.Policy == policy && r.State == v1alpha1.NetworkRefused
+		})
+	})
 }
 
 // revoke deletes the pod that a token is bound to, and waits until the API

@@ -219,14 +219,11 @@ func (f *fleet) newAgent(i int) *metered {
 		f.t.Fatal(err)
 	}
 	way := &rest.Config{Host: connected.Host, Transport: transport}
+	config := func() (*rest.Config, error) { return way, nil }
 	agent.Publisher = node.NewPublisher(node.Options{
-		Config: func() (*rest.Config, error) { return way, nil },
-		Node:   nameOf(i), Random: func() float64 { return 0 }, Now: f.clock, Log: slog.New(slog.DiscardHandler),
+		Config: config, Node: nameOf(i), Random: func() float64 { return 0 }, Now: f.clock, Log: slog.New(slog.DiscardHandler),
 	})
-	agent.networks, err = node.NewHostNetworks(way, nameOf(i), func([]v1alpha1.NetworkReport) {}, slog.New(slog.DiscardHandler))
-	if err != nil {
-		f.t.Fatal(err)
-	}
+	agent.networks = node.NewHostNetworks(config, nameOf(i), func([]v1alpha1.NetworkReport) {}, slog.New(slog.DiscardHandler))
 	agent.Observe(f.look())
 	return agent
 }
