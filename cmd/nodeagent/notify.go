@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	systemd "github.com/coreos/go-systemd/v22/daemon"
@@ -12,7 +13,15 @@ import (
 // notify tells systemd that the agent serves, and then, if the unit has a
 // watchdog, that it lives, until ctx ends. Without systemd it does nothing.
 // alive is asked first each time: an agent that cannot answer it is not alive.
-func notify(ctx context.Context, alive func(), log *slog.Logger) {
+// What it returns waits until systemd was told of the end.
+func notify(ctx context.Context, alive func(), log *slog.Logger) (wait func()) {
+	var telling sync.WaitGroup
+	telling.Go(func() { tell(ctx, alive, log) })
+	return telling.Wait
+}
+
+// tell is what notify does.
+func tell(ctx context.Context, alive func(), log *slog.Logger) {
 	if os.Getenv("NOTIFY_SOCKET") == "" {
 		return
 	}

@@ -163,7 +163,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 		}
 	})
 	defer started.Stop()
-	go notify(ctx, func() { d.tasks.Status() }, log)
+	defer notify(ctx, func() { d.tasks.Status() }, log)()
 	<-ctx.Done()
 	log.Info("nodeagent stops")
 	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
