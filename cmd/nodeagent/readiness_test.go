@@ -306,6 +306,46 @@ func TestChangesAreWhatIsNoLongerAsItWas(t *testing.T) {
 	}
 }
 
+func TestLabelsOfOnesOwnAreRefused(t *testing.T) {
+	const good = "facts.cpu.info.value.vendor"
+	for name, test := range map[string]struct{ name, expression, want string }{
+		"a field that is none":     {"a", "facts.cpu.info.value.cores", "line 4: kubernetes.labels[0].expression: line 1, column 21: undefined field 'cores'"},
+		"a misspelt field":         {"a", "facts.cpu.info.value.vendr", "line 4: kubernetes.labels[0].expression: line 1, column 21: undefined field 'vendr'; there are cpus, "},
+		"a text and a number":      {"a", "facts.cpu.info.value.cpus + 'x'", "line 4: kubernetes.labels[0].expression: line 1, column 27: found no matching overload for '_+_' applied to '(int, string)'"},
+		"a list":                   {"a", "[1]", "line 4: kubernetes.labels[0].expression: it gives list(int): want string or int or bool"},
+		"half an expression":       {"a", "facts.cpu.", "line 4: kubernetes.labels[0].expression: line 1, column 11: Syntax error"},
+		"nothing":                  {"a", "", "line 4: kubernetes.labels[0].expression: it is empty"},
+		"a function that is none":  {"a", "os.getenv('HOME')", "line 4: kubernetes.labels[0].expression: line 1, column 1: undeclared reference to 'os'"},
+		"an expression of a novel": {"a", good + " + '" + strings.Repeat("x", 4096) + "'", "line 4: kubernetes.labels[0].expression: "},
+		"another prefix":           {"kubevirt.io/schedulable", good, "line 3: kubernetes.labels[0].name: \"kubevirt.io/schedulable\": want small letters, digits and dashes, at most 56"},
+		"the prefix itself":        {"virtnode.io/custom.a", good, "line 3: kubernetes.labels[0].name: "},
+		"a name of the agent's":    {"network.stor0", good, "line 3: kubernetes.labels[0].name: "},
+		"a capital":                {"Size", good, "line 3: kubernetes.labels[0].name: "},
+		"a dash at the end":        {"size-", good, "line 3: kubernetes.labels[0].name: "},
+		"a long name":              {strings.Repeat("n", 57), good, "line 3: kubernetes.labels[0].name: "},
+		"no name":                  {"", good, "line 3: kubernetes.labels[0].name: "},
+		"the same name twice":      {"b", good, "line 5: kubernetes.labels[1].name: a second label b"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			file := write(t, "nodeagent.yaml", "kubernetes:\n  labels:\n  - name: '"+test.name+"'\n    expression: \""+test.expression+"\"\n  - {name: b, expression: "+good+"}\n")
+			for _, command := range []string{"config", "run"} {
+				_, stderr, status := runAgent(t, command, "--config", file)
+				if status != 1 || !strings.HasPrefix(stderr, "nodeagent: "+file+": "+test.want) || strings.Count(stderr, "\n") != 1 {
+					t.Errorf("%s: exit status %d: %s", command, status, stderr)
+				}
+			}
+		})
+	}
+	var many strings.Builder
+	many.WriteString("kubernetes:\n  labels:\n")
+	for i := range 21 {
+		fmt.Fprintf(&many, "  - {name: a%d, expression: %s}\n", i, good)
+	}
+	if _, stderr, status := runAgent(t, "config", "--config", write(t, "nodeagent.yaml", many.String())); status != 1 || !strings.Contains(stderr, "kubernetes.labels: 21 labels: want at most 20") {
+		t.Errorf("exit status %d: %s", status, stderr)
+	}
+}
+
 func TestLabelsSayWhatIsPublished(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "config.yaml")
 	text := "kubernetes:\n  labels:\n  - name: size\n    expression: 'facts.cpu.info.value.cpus > 64 ? \"large\" : \"small\"'\n  - name: odd\n    expression: facts.time.tscKHz.value\n"

@@ -150,10 +150,16 @@ func agentToken(t testing.TB, clients kubernetes.Interface, nodeName string) str
 	return answer.Status.Token
 }
 
-// within waits for a condition.
+// within waits for a condition, for a minute.
 func within(t testing.TB, what string, holds func() bool) {
 	t.Helper()
-	tick, deadline := time.NewTicker(20*time.Millisecond), time.NewTimer(time.Minute)
+	withinTime(t, time.Minute, what, holds)
+}
+
+// withinTime waits for a condition.
+func withinTime(t testing.TB, most time.Duration, what string, holds func() bool) {
+	t.Helper()
+	tick, deadline := time.NewTicker(20*time.Millisecond), time.NewTimer(most)
 	defer tick.Stop()
 	defer deadline.Stop()
 	for !holds() {

@@ -30,26 +30,28 @@ type daemon struct {
 	log        *logged
 	ended      <-chan error
 	url        string
+	dir        string
+	settings   string
 	kubeconfig string
 	logged     map[string]int // by reason: how often a failure was logged when it was suffered last
 }
 
-// startDaemon starts the agent of a node with what its kubeconfig says.
-func startDaemon(t *testing.T, nodeName, kubeconfig string) *daemon {
+// startDaemon starts the agent of a node with what its kubeconfig says, and with
+// labels of the user's own, a list in YAML.
+func startDaemon(t *testing.T, nodeName, kubeconfig, labels string) *daemon {
 	t.Helper()
 	dir := t.TempDir()
 	address, err := hosttest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &daemon{log: new(logged), url: "http://" + address, kubeconfig: filepath.Join(dir, "kubeconfig"), logged: make(map[string]int)}
-	d.write(t, kubeconfig)
-	settings := filepath.Join(dir, "nodeagent.yaml")
-	text := fmt.Sprintf("log: {format: text}\nkubernetes: {kubeconfig: %s}\nnetwork: {stateDirectory: %s}\n", d.kubeconfig, filepath.Join(dir, "state"))
-	if err := os.WriteFile(settings, []byte(text), 0o600); err != nil {
-		t.Fatal(err)
+	d := &daemon{
+		log: new(logged), url: "http://" + address, dir: dir, settings: filepath.Join(dir, "nodeagent.yaml"), kubeconfig: filepath.Join(dir, "kubeconfig"),
+		logged: make(map[string]int),
 	}
-	d.cmd = exec.Command(hosttest.BuildAgent(t), "run", "--web.listen-address", address, "--config", settings)
+	d.write(t, kubeconfig)
+	d.configure(t, labels)
+	d.cmd = exec.Command(hosttest.BuildAgent(t), "run", "--web.listen-address", address, "--config", d.settings)
 	d.cmd.Env, d.cmd.Stderr = append(os.Environ(), "NODE_NAME="+nodeName), d.log
 	if d.ended, err = hosttest.StartTethered(d.cmd, syscall.SIGTERM); err != nil {
 		t.Fatal(err)
@@ -66,10 +68,34 @@ func startDaemon(t *testing.T, nodeName, kubeconfig string) *daemon {
 // write replaces the kubeconfig.
 func (d *daemon) write(t *testing.T, kubeconfig string) {
 	t.Helper()
-	next := d.kubeconfig + ".next"
-	if err := errors.Join(os.WriteFile(next, []byte(kubeconfig), 0o600), os.Rename(next, d.kubeconfig)); err != nil {
+	replace(t, d.kubeconfig, kubeconfig)
+}
+
+// configure replaces the configuration by one with labels of the user's own,
+// which begin in its line 4.
+func (d *daemon) configure(t *testing.T, labels string) {
+	t.Helper()
+	replace(t, d.settings, fmt.Sprintf("log: {format: text}\nkubernetes:\n  kubeconfig: %s\n  labels: %s\nnetwork: {stateDirectory: %s}\nreadiness: {interval: 5s}\n",
+		d.kubeconfig, labels, filepath.Join(d.dir, "state")))
+}
+
+// replace replaces a file at once.
+func replace(t *testing.T, file, text string) {
+	t.Helper()
+	next := file + ".next"
+	if err := errors.Join(os.WriteFile(next, []byte(text), 0o600), os.Rename(next, file)); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// needRoot ends the test of a program that would follow HostNetworks and may not.
+func needRoot(t *testing.T) {
+	t.Helper()
+	var missing error
+	if os.Geteuid() != 0 {
+		missing = errors.New("who follows HostNetworks must be root")
+	}
+	hosttest.Need(t, hosttest.Cluster, missing)
 }
 
 // kubeconfigOf is a kubeconfig with a token in it.
@@ -138,18 +164,14 @@ func (d *daemon) follows(t *testing.T) {
 // token that is none, a server that is killed, and a token that is revoked, one
 // after the other, in one and the same process.
 func TestTheAgentNeverGivesUp(t *testing.T) {
-	var missing error
-	if os.Geteuid() != 0 {
-		missing = errors.New("who follows HostNetworks must be root")
-	}
-	hosttest.Need(t, hosttest.Cluster, missing)
+	needRoot(t)
 	own := startOwn(t)
 	config := own.Config()
 	installCRDs(t, config, filepath.Join("..", "..", "deploy", "daemonset", "base", "crds"))
 	installAgents(t, config)
 	p, way := newPublished(t, config, "never")
 
-	d := startDaemon(t, p.name, "clusters: [")
+	d := startDaemon(t, p.name, "clusters: [", "[]")
 	d.suffers(t, "BadConfig", "correct kubernetes.kubeconfig", publishing, networking)
 	if !strings.Contains(d.page(t, "/report"), "the policies are not known yet: read kubeconfig "+d.kubeconfig) {
 		t.Error("the report does not say why there are no policies")
