@@ -30,7 +30,8 @@ could not be read changes nothing.
 	fmt.Fprintf(&b, "| `%sNAME` | what the expression gives | A label of your own: `kubernetes.labels` in the configuration. | CEL over the facts |\n", customPrefix)
 	fmt.Fprintf(&b, `
 There are never more than %d labels, and never more than %d bytes of them: the last in the order of this table are left out, which
-the log and `+"`virtnode_node_publish_labels_cut`"+` say.
+the log and `+"`virtnode_node_publish_labels_cut`"+` say. What an expression of `+"`kubernetes.labels`"+` gives is cut to %d letters, and what a value may not have becomes a
+dash. A label goes slowly with its expression; while what that asks is not known, or the new configuration is refused, it stays.
 
 ## Conditions
 
@@ -71,7 +72,7 @@ An agent that ends leaves its file: it cannot tell a restart from a removal, and
 
 The agent's pod sees the host read-only. The chart mounts the folder when `+"`config.kubernetes.nfd`"+` is there; with kustomize, add a hostPath
 volume of the folder, at `+"`/host/etc/kubernetes/node-feature-discovery/features.d`"+`.
-`, mostLabels, mostBytes, VirtualizationReady, HostNetworkReady, FeatureFileName)
+`, mostLabels, mostBytes, mostValue, VirtualizationReady, HostNetworkReady, FeatureFileName)
 	return b.String()
 }
 
