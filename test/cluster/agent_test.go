@@ -93,11 +93,11 @@ func applyFile(t *testing.T, objects client.Client, name string) {
 	}
 }
 
-// startOwn starts a cluster that no other test has.
-func startOwn(t *testing.T) *cluster.ControlPlane {
+// startOwn starts a cluster that no other test has, its API server with flags.
+func startOwn(t *testing.T, flags ...string) *cluster.ControlPlane {
 	t.Helper()
 	plane.Config(t) // ends the test when the tier cannot run
-	own, err := cluster.Start()
+	own, err := cluster.Start(flags...)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,8 +31,9 @@ type ControlPlane struct {
 	logs   []*os.File
 }
 
-// Start starts a control plane and waits until it serves.
-func Start() (*ControlPlane, error) {
+// Start starts a control plane and waits until it serves. The API server has
+// these flags beside its own, each as NAME=VALUE.
+func Start(flags ...string) (*ControlPlane, error) {
 	if err := Missing(); err != nil {
 		return nil, err
 	}
@@ -45,7 +46,7 @@ func Start() (*ControlPlane, error) {
 		return nil, fmt.Errorf("make a folder for the control plane: %w", err)
 	}
 	p := &ControlPlane{folder: folder}
-	if err := p.start(a); err != nil {
+	if err := p.start(a, flags); err != nil {
 		// What the servers said is gone after Stop.
 		err = fmt.Errorf("start the control plane: %w%s", err, p.lastWords())
 		return nil, errors.Join(err, p.Stop())
@@ -53,7 +54,7 @@ func Start() (*ControlPlane, error) {
 	return p, nil
 }
 
-func (p *ControlPlane) start(a assets) error {
+func (p *ControlPlane) start(a assets, flags []string) error {
 	if err := p.layOut(a); err != nil {
 		return err
 	}
@@ -75,6 +76,10 @@ func (p *ControlPlane) start(a assets) error {
 	// A machine without a default route has no address to advertise, and
 	// nobody looks for the service that would point there.
 	server.Configure().Set("advertise-address", "127.0.0.1").Set("endpoint-reconciler-type", "none")
+	for _, flag := range flags {
+		name, value, _ := strings.Cut(flag, "=")
+		server.Configure().Set(name, value)
+	}
 
 	serverLog, err := p.log("kube-apiserver")
 	if err != nil {
