@@ -425,17 +425,19 @@ func TestRunIsSmall(t *testing.T) {
 		get(t, d.url+"/metrics")
 		get(t, d.url+"/report")
 	}
-	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
-	if err != nil {
-		t.Fatal(err)
-	}
-	var resident int
-	for line := range strings.Lines(string(status)) {
-		_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &resident) // most lines are others
-	}
-	if resident == 0 || resident > 40<<10 {
-		t.Errorf("resident memory is %d KiB, want at most 40 MiB", resident)
-	}
+	// How much of the program a page of it brings along is the page cache's
+	// affair, until that is given back.
+	eventually(t, "at most 40 MiB are resident", func() bool {
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", d.cmd.Process.Pid))
+		if err != nil {
+			t.Fatal(err)
+		}
+		var resident int
+		for line := range strings.Lines(string(status)) {
+			_, _ = fmt.Sscanf(line, "VmRSS: %d kB", &resident) // most lines are others
+		}
+		return resident > 0 && resident <= 40<<10
+	})
 }
 
 func TestReload(t *testing.T) {

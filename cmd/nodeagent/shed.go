@@ -11,7 +11,7 @@ import (
 )
 
 // startUp is after how long all parts of the agent have done their work once.
-const startUp = 30 * time.Second
+const startUp = 10 * time.Second
 
 // shedStartup takes the agent's own program out of its resident memory: of some
 // 28 MB that starting all parts has mapped, a third is used again. That comes back from

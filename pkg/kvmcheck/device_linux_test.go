@@ -212,7 +212,8 @@ func refusing(t *testing.T, request uintptr, errno unix.Errno, do func()) {
 }
 
 // TestOnKVMInstructionsAreThoseOfTheCPU compares what the fingerprint names
-// with the flags in /proc/cpuinfo, for instructions that KVM passes on as they are.
+// with the flags in /proc/cpuinfo, for instructions that KVM passes on as they
+// are, if it is Intel's or AMD's: KVM without either keeps many to itself.
 func TestOnKVMInstructionsAreThoseOfTheCPU(t *testing.T) {
 	devices := onKVM(t)
 	text, err := os.ReadFile("/proc/cpuinfo")
@@ -226,6 +227,9 @@ func TestOnKVMInstructionsAreThoseOfTheCPU(t *testing.T) {
 			break
 		}
 	}
+	_, noIntel := os.Stat("/sys/module/kvm_intel")
+	_, noAMD := os.Stat("/sys/module/kvm_amd")
+	passedOn := noIntel == nil || noAMD == nil
 	features := NewFingerprint(devices.SurveyKVM()).Value.Features
 	for _, name := range []string{
 		"sse2", "pni", "ssse3", "sse4.1", "sse4.2", "fma", "cx16", "movbe", "popcnt", "aes", "avx", "f16c", "rdrand",
@@ -233,7 +237,7 @@ func TestOnKVMInstructionsAreThoseOfTheCPU(t *testing.T) {
 		"xsaveopt", "xsavec", "lahf_lm", "abm", "sse4a", "3dnowprefetch", "syscall", "nx", "pdpe1gb", "rdtscp", "lm", "clzero",
 	} {
 		inCPU := slices.Contains(flags, strings.NewReplacer(".", "_", "-", "_").Replace(name))
-		if inFingerprint := slices.Contains(features, name); inCPU != inFingerprint {
+		if inFingerprint := slices.Contains(features, name); inFingerprint && !inCPU || passedOn && inCPU && !inFingerprint {
 			t.Errorf("%s: in /proc/cpuinfo %v, in the fingerprint %v", name, inCPU, inFingerprint)
 		}
 	}

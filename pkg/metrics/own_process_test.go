@@ -53,7 +53,6 @@ func gather(t *testing.T, collector prometheus.Collector) map[string]*dto.Metric
 	return byName
 }
 
-
 func BenchmarkProcess(b *testing.B) {
 	for name, collector := range map[string]prometheus.Collector{
 		"ours": newOwnProcess(), "client_golang": collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
