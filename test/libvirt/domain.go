@@ -16,6 +16,7 @@ import (
 // Name is usable.
 type Domain struct {
 	Name      string // one word, unique in the bed
+	KVM       bool   // the guest runs on /dev/kvm, not on QEMU's own processor
 	VCPUs     int    // 1 when zero
 	MemoryMiB int    // 32 when zero
 	Disks     []Disk // one qcow2 disk when empty; the first holds the workload

@@ -33,6 +33,7 @@ type (
 	}
 	cpuXML struct {
 		Mode  string `xml:"mode,attr"`
+		Check string `xml:"check,attr,omitempty"`
 		Model string `xml:"model"`
 	}
 	devicesXML struct {
@@ -128,6 +129,9 @@ func (d Domain) xml(images string) ([]byte, error) {
 			Controllers: []controllerXML{{Type: "usb", Model: "none"}},
 			Balloon:     balloonXML{Model: "virtio", Stats: periodXML{Period: 5}},
 		},
+	}
+	if d.KVM {
+		text.Type, text.CPUMode.Check = "kvm", "none"
 	}
 	if d.Metadata != "" {
 		text.Metadata = &innerXML{d.Metadata}

@@ -27,6 +27,10 @@ func TestPageTellsWhatVirshTells(t *testing.T) {
 	must(t, f.Suspend(t.Context(), "paused"))
 	must(t, f.Destroy(t.Context(), "off"))
 	crash(t, f.Host, "crashed")
+	for _, event := range []string{"cpu_clock", "task_clock", "page_faults", "context_switches", "cpu_migrations"} {
+		_, err := f.Virsh(t.Context(), "perf", "chatty", "--enable", event, "--live")
+		must(t, err)
+	}
 	agent := startAgent(t, "", f.URI())
 
 	for domain, want := range map[string]struct {
@@ -34,7 +38,7 @@ func TestPageTellsWhatVirshTells(t *testing.T) {
 		running  bool
 		compared int // at least
 	}{
-		"chatty":  {"running", true, 60},
+		"chatty":  {"running", true, 65},
 		"busy":    {"running", true, 20},
 		"paused":  {"paused", true, 25},
 		"crashed": {"crashed", true, 15},
@@ -87,7 +91,7 @@ func crash(t *testing.T, host *libvirt.Host, domain string) {
 // between.
 func between(t *testing.T, f *fleet, agent *exporter.Process, domain string) (before map[string]string, page *exporter.Page, after map[string]string) {
 	t.Helper()
-	groups := []string{"state", "cpu-total", "balloon", "vcpu", "interface", "block"}
+	groups := []string{"state", "cpu-total", "balloon", "vcpu", "interface", "block", "vm", "perf"}
 	before, err := f.Stats(t.Context(), domain, groups...)
 	must(t, err)
 	start := time.Now()
@@ -142,6 +146,9 @@ func compareField(t *testing.T, page *exporter.Page, uuid, field string, before,
 	return true
 }
 
+// kvmCounted is a statistic of KVM's own, and what kind it is.
+var kvmCounted = regexp.MustCompile(`^(vm|vcpu)\.(\w+)\.(sum|cur|max)$`)
+
 var numbered = regexp.MustCompile(`^(vcpu|net|block)\.(\d+)\.(.+)$`)
 
 // counterpart is our series for a field of virsh's, and what virsh's value
@@ -154,6 +161,7 @@ func counterpart(field string, all map[string]string) (family string, labels []s
 	}
 	plain := map[string]series{
 		"cpu.time": {"cpu_seconds_total", ns}, "cpu.user": {"cpu_user_seconds_total", ns}, "cpu.system": {"cpu_system_seconds_total", ns},
+		"cpu.haltpoll.success.time": {"cpu_haltpoll_success_seconds_total", ns}, "cpu.haltpoll.fail.time": {"cpu_haltpoll_failure_seconds_total", ns},
 		"balloon.current": {"memory_current_bytes", kib}, "balloon.maximum": {"memory_maximum_bytes", kib}, "balloon.rss": {"memory_resident_bytes", kib},
 		"balloon.last-update": {"memory_last_update_timestamp_seconds", 1}, "balloon.available": {"memory_available_bytes", kib},
 		"balloon.usable": {"memory_usable_bytes", kib}, "balloon.unused": {"memory_unused_bytes", kib},
@@ -179,6 +187,20 @@ func counterpart(field string, all map[string]string) (family string, labels []s
 		case "block":
 			labels = []string{"device", all[prefix+".name"]}
 		}
+	}
+	if parts := kvmCounted.FindStringSubmatch(field); parts != nil {
+		of, stat := parts[1], parts[2]
+		family, scale := map[string]string{"sum": "events_total", "cur": "value", "max": "peak"}[parts[3]], 1.0
+		if name, isTime := strings.CutSuffix(stat, "_ns"); isTime && parts[3] == "sum" {
+			family, stat, scale = "seconds_total", name, ns
+		}
+		return "virtnode_" + map[string]string{"vm": "vm", "vcpu": "vm_vcpu"}[of] + "_kvm_" + family, append(labels, "stat", stat), scale, slices.Contains(kvmStats, parts[2])
+	}
+	if event, found := strings.CutPrefix(field, "perf."); found {
+		if clock, isTime := strings.CutSuffix(event, "_clock"); isTime {
+			return "virtnode_vm_perf_seconds_total", []string{"clock", clock}, ns, true
+		}
+		return "virtnode_vm_perf_events_total", []string{"event", event}, 1, true
 	}
 	found, known := plain[field]
 	return "virtnode_vm_" + found.family, labels, found.scale, known
