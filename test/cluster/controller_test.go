@@ -113,6 +113,8 @@ func (c *crowd) oneNode() {
 	}
 	c.status(rackName(1), "the node is back", converged(perRack))
 	c.status(rackName(2), "the node is back", converged(perRack))
+	c.told(0) // and nothing of it is left to be done
+	c.told(1)
 }
 
 // rest lets every kubelet write its Node's status, and every agent something
