@@ -112,11 +112,14 @@ func wantDelays(t *testing.T, before, after Histogram, kernelBefore, kernelAfter
 	}
 }
 
-// busy lets the process run until its virtual CPUs have waited often.
+// busy lets the process run until its virtual CPUs have waited often and long.
 func busy(t testing.TB, p *Programs, pid int) {
 	t.Helper()
-	from := waits(t, p, pid)
-	eventually(t, "waits", func() bool { return waits(t, p, pid) > from+100 })
+	from := delays(t, p, pid)
+	eventually(t, "waits", func() bool {
+		now := delays(t, p, pid)
+		return now.Count() > from.Count()+100 && now.Sum > from.Sum+uint64(150*time.Millisecond)
+	})
 }
 
 func TestDelayIsWhatTheKernelCounts(t *testing.T) {
