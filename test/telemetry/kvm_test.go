@@ -21,14 +21,15 @@ func TestKVMStatistics(t *testing.T) {
 	hosttest.Need(t, hosttest.Libvirt, libvirt.Missing())
 	host := libvirt.New(t, libvirt.Options{})
 	domains := []libvirt.Domain{
+		{Name: "emulated"},
 		{Name: "busy", KVM: true, Workload: libvirt.Busy, VCPUs: 2},
 		{Name: "chatty", KVM: true, Workload: libvirt.DiskAndNet, NICs: []libvirt.NIC{{}}},
-		{Name: "emulated"},
 	}
-	if err := host.StartDomain(t.Context(), domains[0]); err != nil {
+	must(t, host.StartDomain(t.Context(), domains[0]))
+	if err := host.StartDomain(t.Context(), domains[1]); err != nil {
 		t.Skip("needs KVM that runs QEMU's guests: ", err)
 	}
-	must(t, host.StartDomains(t.Context(), domains[1:]...))
+	must(t, host.StartDomain(t.Context(), domains[2]))
 	f, err := fleetOf(t.Context(), host, domains)
 	must(t, err)
 	agent := startAgent(t, "  kvmStats: ["+strings.Join(kvmStats, ", ")+"]\n", f.URI())
