@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"math/rand/v2"
-	"runtime/debug"
 
 	"github.com/virtnode/nodeagent/internal/agent"
 	"github.com/virtnode/nodeagent/internal/config"
@@ -29,7 +28,6 @@ func (d *daemon) newLoop() (*readiness.Loop, error) {
 	}
 	return readiness.New(readiness.Options{
 		Probe: func(ctx context.Context) nodestack.Report {
-			defer debug.FreeOSMemory() // a check needs more than all scrapes until the next one
 			report := probe(ctx)
 			d.judgeNetwork(&report)
 			return report

@@ -147,6 +147,7 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	if err := loosenTimers(); err != nil {
 		log.Debug("timers stay exact, which costs some CPU time", "err", err)
 	}
+	defer frugal()()
 	d.server.SetAccess(access)
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
