@@ -84,10 +84,10 @@ func (p *programs) Threads(of []qemu.ProcessID, each func(*qemu.Thread)) bool {
 	all, err := loaded.Threads(func(t *bpf.Thread) {
 		p.thread = qemu.Thread{
 			PID: t.PID, TID: t.TID, Start: t.Start, Delay: t.Delay, Waits: t.Waits, Voluntary: t.Voluntary, Involuntary: t.Involuntary,
-			Behind: t.Behind, Used: qemu.Account(t.Used),
+			Behind: t.Behind, Groups: t.Groups, Name: t.Name, Used: qemu.Account(t.Used),
 		}
 		if g := t.Group; g != nil {
-			p.group = qemu.Group{Now: g.Now, Threads: g.Threads, Torn: g.Torn, Pages: g.Pages, HugePages: g.HugePages, Ended: qemu.Account(g.Ended)}
+			p.group = qemu.Group{Now: g.Now, Threads: g.Threads, Torn: g.Torn, Pages: g.Pages, HugePages: g.HugePages, Files: g.Files, Ended: qemu.Account(g.Ended)}
 			p.thread.Group = &p.group
 		}
 		each(&p.thread)

@@ -108,7 +108,8 @@ func vmThreads() []string { return []string{"CPU 0/KVM", "CPU 1/KVM", "IO iothre
 
 // pretendToBeVM has a QEMU's threads, all on one CPU. They spin after the line
 // "run" and sleep after the line "park"; the last one ends with "end", which
-// comes after "park", and the process with its input.
+// comes after "park", and the process with its input. It answers "dup 1 60" and
+// "close 60" when it has done that.
 func pretendToBeVM() error {
 	debug.SetGCPercent(-1)
 	names := vmThreads()
@@ -147,6 +148,15 @@ func pretendToBeVM() error {
 	}
 	fmt.Println("ready")
 	for lines := bufio.NewScanner(os.Stdin); lines.Scan(); {
+		var from, to int
+		if n, _ := fmt.Sscanf(lines.Text(), "dup %d %d", &from, &to); n == 2 {
+			fmt.Println(unix.Dup3(from, to, unix.O_CLOEXEC))
+			continue
+		}
+		if n, _ := fmt.Sscanf(lines.Text(), "close %d", &to); n == 1 {
+			fmt.Println(unix.Close(to))
+			continue
+		}
 		running.Store(lines.Text() == "run")
 		waking := wake
 		switch lines.Text() {

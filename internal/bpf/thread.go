@@ -16,6 +16,9 @@ type Thread struct {
 	// Behind says that it runs on a CPU without a tick: what it has used lately
 	// is not in Used.
 	Behind bool
+	// Groups is another number when the thread is in other control groups.
+	Groups uint64
+	Name   [16]byte // up to a NUL byte
 	Used   Account
 
 	Group *Group // its process, if it is the main thread; else nil
@@ -51,14 +54,17 @@ type Group struct {
 	// kernel may know of some pages more or less for each CPU.
 	Pages     [4]int64
 	HugePages uint64
-	Ended     Account // of threads that have ended
+	// Files is another number when a file was opened, closed or put in the place
+	// of another; 0: there are more than 256 descriptors.
+	Files uint64
+	Ended Account // of threads that have ended
 }
 
 // Sizes of the structures in vm_threads.c.
 const (
 	accountSize = 8 * 14
-	threadSize  = 8*7 + accountSize
-	groupSize   = 8*8 + accountSize
+	threadSize  = 8*10 + accountSize
+	groupSize   = 8*9 + accountSize
 )
 
 // next reads the record that data begins with into t and g, and returns its
@@ -87,9 +93,9 @@ func (t *Thread) read(data *[threadSize]byte) {
 		PID: int(order.Uint32(data[0:])), TID: int(order.Uint32(data[4:])), Start: order.Uint64(data[8:]),
 		Delay: order.Uint64(data[16:]), Waits: order.Uint64(data[24:]),
 		Voluntary: order.Uint64(data[32:]), Involuntary: order.Uint64(data[40:]),
-		Behind: order.Uint64(data[48:]) != 0,
+		Behind: order.Uint64(data[48:]) != 0, Groups: order.Uint64(data[56:]), Name: [16]byte(data[64:]),
 	}
-	t.Used.read((*[accountSize]byte)(data[56:]))
+	t.Used.read((*[accountSize]byte)(data[80:]))
 }
 
 // read reads struct process of vm_threads.c.
@@ -99,8 +105,8 @@ func (g *Group) read(data *[groupSize]byte) {
 	for i := range g.Pages {
 		g.Pages[i] = int64(order.Uint64(data[24+8*i:]))
 	}
-	g.HugePages = order.Uint64(data[56:])
-	g.Ended.read((*[accountSize]byte)(data[64:]))
+	g.HugePages, g.Files = order.Uint64(data[56:]), order.Uint64(data[64:])
+	g.Ended.read((*[accountSize]byte)(data[72:]))
 }
 
 // read reads struct account of vm_threads.c.

@@ -93,8 +93,13 @@ func fromProc(t testing.TB, pid int, program process) process {
 		thread := Thread{
 			PID: pid, TID: tid, Start: stat[19], Delay: sched[1], Waits: sched[2],
 			Voluntary: status["voluntary_ctxt_switches"], Involuntary: status["nonvoluntary_ctxt_switches"],
-			Used: accountOf(io),
+			Groups: program.threads[tid].Groups, Used: accountOf(io),
 		}
+		comm, err := os.ReadFile(of + "/comm")
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(thread.Name[:], bytes.TrimSuffix(comm, []byte("\n")))
 		used := program.threads[tid].Used
 		thread.Used.Runtime, thread.Used.MinorFaults, thread.Used.MajorFaults = sched[0], stat[7], stat[9]
 		thread.Used.User, thread.Used.System, thread.Used.ToldUser, thread.Used.ToldSystem = used.User, used.System, used.ToldUser, used.ToldSystem
@@ -140,6 +145,7 @@ func same(t testing.TB, p *Programs, pid int) process {
 		program = told(t, p)[pid]
 		for tid, thread := range program.threads {
 			thread.Start /= 10_000_000 // ticks, as /proc has it
+			clear(thread.Name[bytes.IndexByte(thread.Name[:], 0):])
 			program.threads[tid] = thread
 		}
 		proc = fromProc(t, pid, program)
@@ -202,6 +208,67 @@ func TestThreadsAreWhatProcTells(t *testing.T) {
 	track(t, p)
 	if found := told(t, p); len(found) != 0 {
 		t.Errorf("nothing is tracked: %+v", found)
+	}
+}
+
+// TestWhatAProcessHasHasANumber: open files and control groups are told from
+// others, also in the place of one that was closed.
+func TestWhatAProcessHasHasANumber(t *testing.T) {
+	p := loadAll(t, 4)
+	vm := startChild(t, "vm", nil)
+	vm.line(t)
+	track(t, p, vm.process())
+	pid := vm.Process.Pid
+	number := func(command string) uint64 {
+		t.Helper()
+		if command != "" {
+			vm.tell(t, command)
+			if answer := vm.line(t); answer != "<nil>" {
+				t.Fatalf("%s: %s", command, answer)
+			}
+		}
+		now := told(t, p)[pid].group.Files
+		if again := told(t, p)[pid].group.Files; again != now {
+			t.Errorf("after %q: numbers %x and %x", command, now, again)
+		}
+		return now
+	}
+	first := number("")
+	seen := map[uint64]string{0: "none", first: "at first"}
+	for _, command := range []string{"dup 1 60", "dup 0 60", "dup 0 61", "close 60", "dup 1 200", "dup 1 255"} {
+		now := number(command)
+		if before, known := seen[now]; known {
+			t.Errorf("after %q: the number of %q", command, before)
+		}
+		seen[now] = command
+	}
+	if n := number("dup 1 256"); n != 0 {
+		t.Errorf("with a descriptor of number 256: have %x", n)
+	}
+
+	group := "/sys/fs/cgroup/cpu"
+	if _, err := os.Stat(group); err != nil {
+		group = "/sys/fs/cgroup"
+	}
+	group = filepath.Join(group, fmt.Sprintf("nodeagent-test-%d", os.Getpid()))
+	if err := os.Mkdir(group, 0o755); err != nil {
+		t.Skipf("control groups cannot be made here: %v", err)
+	}
+	before := told(t, p)[pid].threads
+	err := os.WriteFile(filepath.Join(group, "cgroup.procs"), []byte(strconv.Itoa(pid)), 0o644)
+	after := told(t, p)[pid].threads
+	t.Cleanup(func() {
+		_ = vm.Process.Kill()
+		_ = vm.Wait()
+		eventually(t, "the group goes", func() bool { return os.Remove(group) == nil })
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for tid, thread := range after {
+		if thread.Groups == before[tid].Groups || thread.Groups != after[pid].Groups {
+			t.Errorf("thread %d: from %x to %x, the main one to %x", tid, before[tid].Groups, thread.Groups, after[pid].Groups)
+		}
 	}
 }
 
@@ -270,11 +337,11 @@ func TestRecords(t *testing.T) {
 		if err != nil || len(got) != 3 {
 			t.Fatalf("%s: %d threads, %v", name, len(got), err)
 		}
-		used := Account{56, 64, 72, 80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160}
-		ended := Account{232, 240, 248, 0, 8, 16, 24, 32, 40, 48, 56, 64, 72, 80}
+		used := Account{80, 88, 96, 104, 112, 120, 128, 136, 144, 152, 160, 168, 176, 184}
+		ended := Account{8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 88, 96, 104, 112}
 		want := Thread{
-			PID: 7, TID: 7, Start: 8, Delay: 16, Waits: 24, Voluntary: 32, Involuntary: 40, Behind: true, Used: used,
-			Group: &Group{Now: 168, Threads: 176, Torn: true, Pages: [4]int64{192, 200, 208, 216}, HugePages: 224, Ended: ended},
+			PID: 7, TID: 7, Start: 8, Delay: 16, Waits: 24, Voluntary: 32, Involuntary: 40, Behind: true, Groups: 56, Name: [16]byte{0: 64, 8: 72}, Used: used,
+			Group: &Group{Now: 192, Threads: 200, Torn: true, Pages: [4]int64{216, 224, 232, 240}, HugePages: 248, Ended: ended},
 		}
 		if diff := cmp.Diff(want, got[0]); diff != "" {
 			t.Errorf("%s: %s", name, diff)

@@ -33,6 +33,9 @@ const (
 	// mostCalm is after how many looks at a process that has the same
 	// descriptors and group as before it is examined all the same.
 	mostCalm = 10
+	// mostQuiet is the same where the programs in the kernel tell that it has
+	// the same files, which they know from others under the same numbers.
+	mostQuiet = 60
 	// mostDescriptors bounds those of a process that are looked at.
 	mostDescriptors = 4096
 )
@@ -49,6 +52,7 @@ type belongings struct {
 	// of its threads with a role, and /proc/PID/cgroup.
 	descriptors, tids []int
 	place             []byte
+	things            uint64 // what was told of them all just before; see emulator.things
 }
 
 // like reports whether nothing shows that a process has other things now.
@@ -94,9 +98,17 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 		id := parseCmdline(data)
 		e.id = &id
 	}
-	now := s.now()
-	if !e.id.machine || now.Before(e.due) {
+	before, now, things := e.belongings, s.now(), e.things()
+	changed := things != 0 && before.things != 0 && things != before.things
+	if !e.id.machine || now.Before(e.due) && !(changed && now.Sub(e.examined) >= rescan) {
 		return e.id.machine
+	}
+	// A descriptor's number may be another's by now: taps that are gone show
+	// that, functions do not.
+	believed := e.calm > 0 && !changed && len(before.vfs) == 0
+	if believed && things != 0 && things == before.things && e.calm < mostQuiet {
+		s.looked(e, before)
+		return true
 	}
 	root, pid := s.root, e.pid
 	tids := make([]int, 0, len(e.threads))
@@ -109,9 +121,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if e.due.IsZero() {
 		wait = patience
 	}
-	// A descriptor's number may be another's by now: taps that are gone show
-	// that, functions do not.
-	before, brief := e.belongings, e.calm > 0 && e.calm < mostCalm && len(e.belongings.vfs) == 0
+	brief := believed && e.calm < mostCalm
 	found, err := take(careful, wait, "examine", procPath(pid, ""), func() (belongings, error) {
 		b := look(root, pid, tids)
 		if brief && b.like(&before) {
@@ -121,20 +131,27 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 		b.findDevices(root, pid)
 		return b, nil
 	})
-	if err == nil {
-		switch { // only what two examinations in a row found is believed by its signs
-		case !found.like(&before):
-			e.calm = 0
-		case brief:
-			e.calm++
-		default:
-			e.calm = 1
-		}
-		e.belongings = found
-		e.due = now.Add(lasting + time.Duration(pid%int(lasting/time.Second))*time.Second)
-		s.joinCgroup(e)
+	if err != nil {
+		return true // as far as it is known
 	}
+	if found.things = things; !brief || !found.like(&before) {
+		// Only what two examinations in a row found is believed by its signs, but
+		// for a process that had time to open all it wants before the first.
+		e.calm = 0
+		if e.due.IsZero() && now.Sub(s.startTime(e.start)) < lasting || !e.due.IsZero() && !found.like(&before) {
+			e.calm = -1
+		}
+	}
+	s.looked(e, found)
 	return true
+}
+
+// looked notes what a look at a process found.
+func (s *scanner) looked(e *emulator, found belongings) {
+	e.calm++
+	e.belongings, e.examined = found, s.now()
+	e.due = e.examined.Add(lasting + time.Duration(e.pid%int(lasting/time.Second))*time.Second)
+	s.joinCgroup(e)
 }
 
 // look reads what shows whether a process has the same things as before.
@@ -142,7 +159,7 @@ func look(root *hostfs.Root, pid int, tids []int) belongings {
 	// Without them there is nothing to find.
 	descriptors, _ := root.ReadNumbers(procPath(pid, "fd"), nil)
 	place, _ := root.ReadFile(procPath(pid, "cgroup"))
-	return belongings{descriptors: descriptors[:min(len(descriptors), mostDescriptors)], tids: tids, place: place}
+	return belongings{descriptors: descriptors[:min(len(descriptors), mostDescriptors)], tids: tids, place: slices.Clone(place)} // not the page that it was read into
 }
 
 // findDevices looks through the descriptors of a process for taps and for

@@ -242,7 +242,7 @@ func TestTheKernelsNumberWins(t *testing.T) {
 	vm.join(&VM{
 		VCPUs: []VCPU{{Index: 0, Time: Some(10)}, {Index: 1, Time: Some(20)}}, Process: &Process{PID: 9},
 		Interfaces: []Interface{{Name: "tap0", Receive: Traffic{Bytes: Some(5)}}, {Name: "tap1"}},
-	})
+	}, nil)
 	want := VM{
 		Name: "web", VCPUs: []VCPU{{Index: 0, Time: Some(10)}, {Index: 1, State: VCPURunning, Time: Some(20), Wait: Some(2), Delay: Some(3)}},
 		Interfaces: []Interface{{Name: "tap0", Receive: Traffic{Bytes: Some(5)}}, {Name: "vhost0", Receive: Traffic{Bytes: Some(2)}}, {Name: "tap1"}},

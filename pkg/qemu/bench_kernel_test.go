@@ -59,7 +59,7 @@ func BenchmarkKernelClass(b *testing.B) {
 func benchmarkScan(b *testing.B, s *scanner, atLeast int) {
 	b.Helper()
 	read := func() int {
-		r, err := s.read(b.Context())
+		r, err := s.read(b.Context(), slab{})
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -9,9 +9,13 @@ import (
 // both count the same, the kernel's number wins: it is fresh even when the
 // daemon's is late, and a counter must not go back. libvirt reads those
 // numbers in the same files, so that nothing jumps. The machine's slices are
-// changed in place.
-func (vm *VM) join(process *VM) {
-	vm.Process = process.Process
+// changed in place; memory, if there is some, is where its process is copied to.
+func (vm *VM) join(process *VM, memory *Process) {
+	if memory == nil {
+		memory = new(Process)
+	}
+	memory.fill(process.Process)
+	vm.Process = memory
 	if process.CPU.Time.Set {
 		vm.CPU.Time, vm.CPU.User, vm.CPU.System = process.CPU.Time, process.CPU.User, process.CPU.System
 	}
@@ -46,4 +50,11 @@ func (vm *VM) uncount() {
 	for i := range vm.VCPUs {
 		vm.VCPUs[i].Time, vm.VCPUs[i].Delay = Num{}, Num{}
 	}
+}
+
+// fill makes a process like another that shares no memory with it.
+func (p *Process) fill(from *Process) {
+	vcpus, iothreads, vfs := p.VCPUs, p.IOThreads, p.VFs
+	*p = *from
+	p.VCPUs, p.IOThreads, p.VFs = refill(vcpus, from.VCPUs), refill(iothreads, from.IOThreads), refill(vfs, from.VFs)
 }

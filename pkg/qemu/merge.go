@@ -140,7 +140,7 @@ func (e *entry) copyTo(vm *VM) {
 	vm.Process, vm.Monitor = nil, e.health
 	switch {
 	case e.process != nil:
-		vm.join(e.process)
+		vm.join(e.process, before.Process)
 	case e.counted:
 		vm.uncount()
 	}

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -92,7 +93,7 @@ func ticks(n uint64) Num { return Some(n * uint64(tick)) }
 // scan reads a host's processes once.
 func scan(t *testing.T, s *scanner) []VM {
 	t.Helper()
-	r, err := s.read(t.Context())
+	r, err := s.read(t.Context(), slab{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -200,7 +201,7 @@ func TestAValueThatCannotBeReadCostsItselfOnly(t *testing.T) {
 	h.write("/proc/10/io", "rchar: 1\nread_bytes: many\n")
 	h.process(11, 2, "qemu-kvm\x00-name\x00b\x00", 50)
 	h.write("/proc/11/stat", "11 (qemu-kvm) S 1 1")
-	r, err := s.read(t.Context())
+	r, err := s.read(t.Context(), slab{})
 	if err != nil || len(r.vms) != 1 || r.unused != 3 {
 		t.Fatalf("%+v, %v", r, err)
 	}
@@ -209,7 +210,7 @@ func TestAValueThatCannotBeReadCostsItselfOnly(t *testing.T) {
 		t.Errorf("%+v", p)
 	}
 	h.write("/proc/stat", "cpu 1\n")
-	if _, err := h.scanner(newClock()).read(t.Context()); err == nil || !strings.Contains(err.Error(), "/proc/stat") {
+	if _, err := h.scanner(newClock()).read(t.Context(), slab{}); err == nil || !strings.Contains(err.Error(), "/proc/stat") {
 		t.Errorf("error %v, want one that names the file", err)
 	}
 }
@@ -222,4 +223,31 @@ func FuzzParseCmdline(f *testing.F) {
 			t.Errorf("UUID %q", id.uuid)
 		}
 	})
+}
+
+// TestASnapshotIsNotWrittenTo has somebody read one for as long as later
+// collections take, which use the memory of earlier readings.
+func TestASnapshotIsNotWrittenTo(t *testing.T) {
+	h, now := newHost(t), newClock()
+	state := func(ticks uint64) {
+		h.process(100, 1, "qemu-kvm\x00-name\x00web\x00", ticks, thread{"CPU 0/KVM", ticks / 2}, thread{"IO iothread1", ticks / 3})
+	}
+	state(100)
+	c := run(t, patient(h, now))
+	c.Collect(t.Context()).Release()
+	held := c.Collect(t.Context())
+	text := fmt.Sprintf("%+v %+v", held.VMs[0], *held.VMs[0].Process)
+	for i := range 6 {
+		state(uint64(1000 * (i + 1)))
+		now.advance(time.Second)
+		s := c.Collect(t.Context())
+		if got := s.VMs[0].Process.VCPUs[0].CPU; got != ticks(uint64(500*(i+1))) {
+			t.Errorf("collection %d: have %+v", i, got)
+		}
+		s.Release()
+	}
+	if again := fmt.Sprintf("%+v %+v", held.VMs[0], *held.VMs[0].Process); again != text {
+		t.Errorf("it was\n%s\nand is\n%s", text, again)
+	}
+	held.Release()
 }

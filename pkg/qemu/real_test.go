@@ -220,7 +220,7 @@ func realScanner(t testing.TB) *scanner {
 // readOne reads one process's machine; other processes are none of our business.
 func readOne(t testing.TB, s *scanner, pid int) *VM {
 	t.Helper()
-	r, err := s.read(t.Context())
+	r, err := s.read(t.Context(), slab{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -44,7 +44,6 @@ type scanner struct {
 
 	open, limit int // descriptors that are kept, and may be
 	unused      int // lines that mean nothing to us, of this reading
-	last        slab
 	buf         []byte
 	pids, tids  []int
 
@@ -80,9 +79,10 @@ type emulator struct {
 
 	stat, status, io *hostfs.File
 
-	told   told // by the programs in the kernel
-	heard  bool // of this round: told is what is true
-	memory keptMemory
+	told      told // by the programs in the kernel
+	strangers []stranger
+	heard     bool // of this round: told is what is true
+	memory    keptMemory
 
 	// What it used, so that no counter goes back where what was told and what
 	// /proc says differ a little.
@@ -101,7 +101,8 @@ type emulator struct {
 	other   times // what no lasting role used
 
 	belongings belongings
-	due        time.Time // when to look at its belongings again
+	examined   time.Time // when they were looked at last
+	due        time.Time // when to look at them again at the latest
 	calm       int       // how many looks at them found what the one before had
 	cgroup     cgroup
 }
@@ -120,8 +121,8 @@ func newScanner(opt Options) *scanner {
 	return s
 }
 
-// read returns one VM for each QEMU process.
-func (s *scanner) read(ctx context.Context) (reading, error) {
+// read returns one VM for each QEMU process, in memory that nobody else uses.
+func (s *scanner) read(ctx context.Context, memory slab) (reading, error) {
 	if s.boot == 0 {
 		data, err := s.root.ReadFile("/proc/stat")
 		if err != nil {
@@ -137,7 +138,7 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	}
 	s.readTold()
 	careful := &careful{ctx: ctx, root: s.root}
-	out := s.last.next(len(s.qemus))
+	out := memory.empty(len(s.qemus))
 	s.machines = s.machines[:0]
 	for _, qemu := range s.qemus {
 		if ctx.Err() != nil {
@@ -153,13 +154,12 @@ func (s *scanner) read(ctx context.Context) (reading, error) {
 	}
 	s.readVFs(careful, out.vms)
 	s.readRunQueue(out.vms)
-	s.last = out
 	for name, ns := range s.namespaces {
 		if ns.round != s.round {
 			delete(s.namespaces, name)
 		}
 	}
-	return reading{vms: out.vms, unused: s.unused}, nil
+	return reading{vms: out.vms, unused: s.unused, slab: out}, nil
 }
 
 // find brings the table of processes up to date.
@@ -301,7 +301,11 @@ func (s *scanner) readTimes(e *emulator) (stat, error) {
 	if now.start != e.start {
 		return now, errAnother
 	}
-	if ended || now.threads != e.count || !s.now().Before(e.due) {
+	switch {
+	case e.heard:
+		s.meetStrangers(e)
+		e.count, e.settled = 0, e.settled[:0] // to be listed when nobody tells any more
+	case ended || now.threads != e.count || !s.now().Before(e.due):
 		if err := s.listThreads(e); err != nil && gone(err) {
 			return now, err
 		}

@@ -14,16 +14,15 @@ type slab struct {
 	vfs       []VF
 }
 
-// next returns a slab for n machines with as much room as the last one took.
-func (s *slab) next(n int) slab {
+// empty returns the slab's memory with room for n machines.
+func (s slab) empty(n int) slab {
 	return slab{
-		vms: make([]VM, 0, n), processes: make([]Process, 0, n),
-		vcpus: make([]VCPU, 0, len(s.vcpus)), cpus: make([]VCPUThread, 0, len(s.cpus)), named: make([]NamedThread, 0, len(s.named)),
-		nics: make([]Interface, 0, len(s.nics)), vfs: make([]VF, 0, len(s.vfs)),
+		vms: slices.Grow(s.vms[:0], n), processes: slices.Grow(s.processes[:0], n),
+		vcpus: s.vcpus[:0], cpus: s.cpus[:0], named: s.named[:0], nics: s.nics[:0], vfs: s.vfs[:0],
 	}
 }
 
-// add adds a machine and its process. There is room for as many as next was
+// add adds a machine and its process. There is room for as many as empty was
 // told, so that neither moves.
 func (s *slab) add() (*VM, *Process) {
 	s.vms = append(s.vms, VM{})

@@ -16,6 +16,7 @@ type reading struct {
 	refs   []domainRef       // how libvirt calls each of them; empty for processes
 	unused int               // fields that mean nothing to us
 	names  map[string]string // statistics of KVM that are wanted
+	slab   slab              // of the kernel class: where vms are
 }
 
 // domainRef is how libvirt's protocol names a domain.
@@ -67,7 +68,7 @@ func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
 	scan, pods := newScanner(c.opt), newPodFinder(c.opt.Root)
 	s.read = func(ctx context.Context, r *reading) (err error) {
-		*r, err = scan.read(ctx)
+		*r, err = scan.read(ctx, r.slab)
 		pods.find(r.vms)
 		return err
 	}

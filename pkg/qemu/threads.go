@@ -29,8 +29,8 @@ type task struct {
 	spent    times
 	last     Usage
 
-	told  Thread // by the programs in the kernel
-	round uint64 // in which that was
+	told  toldThread // by the programs in the kernel
+	round uint64     // in which that was
 }
 
 // part is one virtual CPU or I/O thread. It adds up what its threads used, one
@@ -63,11 +63,7 @@ func grow(sum, last *Num, now Num) {
 // reports whether one of them has ended.
 func (s *scanner) readThreads(e *emulator) (ended bool) {
 	e.threads = slices.DeleteFunc(e.threads, func(t *task) bool {
-		read := s.readThread
-		if e.heard && t.own {
-			read = s.hear
-		}
-		if read(e, t) {
+		if s.count(e, t) {
 			return false
 		}
 		t.close(s)
@@ -75,6 +71,14 @@ func (s *scanner) readThreads(e *emulator) (ended bool) {
 		return true
 	})
 	return ended
+}
+
+// count adds what a thread used; false means that it has ended.
+func (s *scanner) count(e *emulator, t *task) bool {
+	if e.heard && t.own {
+		return s.hear(e, t)
+	}
+	return s.readThread(e, t)
 }
 
 // readThread reads one thread; false means that it has ended.
@@ -177,11 +181,19 @@ func (s *scanner) meet(e *emulator, tid int) {
 		s.closeFile(file)
 		return
 	}
-	s.follow(e, &task{
-		tid: tid, start: now.start, role: role, part: e.part(role, name), own: true, stat: file,
+	t := s.newTask(e, tid, role, name, now.start)
+	t.stat = file // it is open
+	s.follow(e, t)
+}
+
+// newTask returns a thread of a process with a lasting role.
+func (s *scanner) newTask(e *emulator, tid int, role Role, name []byte, start uint64) *task {
+	return &task{
+		tid: tid, start: start, role: role, part: e.part(role, name), own: true,
+		stat:     s.root.File(taskPath(e.pid, tid, "stat")),
 		sched:    s.root.File(taskPath(e.pid, tid, "schedstat")),
 		switches: s.root.File(taskPath(e.pid, tid, "status")),
-	})
+	}
 }
 
 // followVhost reads a kernel thread that works for a process beside its own.
@@ -209,7 +221,7 @@ func (s *scanner) follow(e *emulator, t *task) {
 	if t.part != nil {
 		t.part.alive++
 	}
-	if !s.readThread(e, t) {
+	if !s.count(e, t) {
 		t.close(s)
 		return
 	}

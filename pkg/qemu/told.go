@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"bytes"
+	"slices"
 	"time"
 )
 
@@ -14,7 +15,9 @@ type Thread struct {
 	Waits       uint64 // how often it got one; 0: it never ran, or the kernel does not count
 	Voluntary   uint64 // context switches
 	Involuntary uint64
-	Behind      bool // Used lacks what it used lately
+	Behind      bool     // Used lacks what it used lately
+	Groups      uint64   // another number when it is in other control groups
+	Name        [16]byte // up to a NUL byte
 	Used        Account
 
 	Group *Group // its process, if it is the main thread; else nil
@@ -47,7 +50,10 @@ type Group struct {
 	// resident shared ones; HugePages are pages of the usual size too.
 	Pages     [4]int64
 	HugePages uint64
-	Ended     Account // of threads that have ended
+	// Files is another number when the process has opened or closed a file, or
+	// has another in its place; 0: nobody can tell.
+	Files uint64
+	Ended Account // of threads that have ended
 }
 
 // add adds what another used. The split of CPU time cannot be added up.
@@ -80,9 +86,25 @@ type told struct {
 	latest  uint64  // start of the youngest of them
 	behind  bool    // one of them is
 	used    Account // by all of them and by those that have ended
+	groups  uint64  // another number when those with a lasting role have others
 	main    bool    // the main thread was told of, from which is:
 	start   uint64
 	group   Group
+}
+
+// toldThread is what was told of a thread with a lasting role.
+type toldThread struct {
+	start, delay, waits    uint64
+	voluntary, involuntary uint64
+	used                   times
+}
+
+// stranger is such a thread, if it is not followed yet.
+type stranger struct {
+	tid  int
+	role Role
+	name []byte // what is left of its name
+	told toldThread
 }
 
 const (
@@ -136,7 +158,7 @@ func (s *scanner) readTold() {
 // tell takes in what was told of one of the process's threads.
 func (e *emulator) tell(t *Thread, round uint64) {
 	if e.told.round != round {
-		e.told = told{round: round}
+		e.told, e.strangers = told{round: round}, e.strangers[:0]
 	}
 	now := &e.told
 	now.threads++
@@ -148,11 +170,49 @@ func (e *emulator) tell(t *Thread, round uint64) {
 		now.used.add(&t.Group.Ended)
 		now.used.ToldUser, now.used.ToldSystem = t.Group.Ended.ToldUser, t.Group.Ended.ToldSystem
 	}
-	if at, followed := e.place(t.TID); followed {
-		task := e.threads[at]
-		task.told, task.round = *t, round
-		task.told.Group = nil
+	at, followed := e.place(t.TID)
+	role, name := RoleOther, []byte(nil)
+	if !followed {
+		comm, _, _ := bytes.Cut(t.Name[:], []byte{0})
+		if role, name = roleOf(comm, t.TID == t.PID); role == RoleOther || len(e.threads) >= mostThreads {
+			return
+		}
 	}
+	now.groups = mix(now.groups, uint64(t.TID), t.Groups)
+	about := toldThread{t.Start, t.Delay, t.Waits, t.Voluntary, t.Involuntary, t.Used.times()}
+	if followed {
+		e.threads[at].told, e.threads[at].round = about, round
+	} else {
+		e.strangers = append(e.strangers, stranger{t.TID, role, slices.Clone(name), about})
+	}
+}
+
+// mix makes one number of several; others make another.
+func mix(sum uint64, numbers ...uint64) uint64 {
+	for _, n := range numbers {
+		sum = (sum ^ n) * 0x9e3779b97f4a7c15
+	}
+	return sum
+}
+
+// meetStrangers follows threads with a lasting role from now on.
+func (s *scanner) meetStrangers(e *emulator) {
+	for i := range e.strangers {
+		stranger := &e.strangers[i]
+		t := s.newTask(e, stranger.tid, stranger.role, stranger.name, ticksOf(stranger.told.start))
+		t.told, t.round = stranger.told, s.round
+		s.follow(e, t)
+	}
+}
+
+// things is a number that is another when a process has other open files, or
+// threads with a lasting role, or these are in other control groups; 0: nobody
+// has told.
+func (e *emulator) things() uint64 {
+	if !e.heard || e.told.group.Files == 0 {
+		return 0
+	}
+	return mix(e.told.groups, e.told.group.Files) | 1
 }
 
 // whole reports whether this is the process as it was in one moment. Threads
@@ -181,18 +241,17 @@ func (s *scanner) heard(e *emulator) bool {
 
 // hear charges what was told of a thread; false means that it has ended.
 func (s *scanner) hear(e *emulator, t *task) bool {
-	if t.round != s.round || ticksOf(t.told.Start) != t.start {
+	if t.round != s.round || ticksOf(t.told.start) != t.start {
 		return false
 	}
 	t.closeFiles(s)
 	var used Usage
-	spent := t.told.Used.times()
-	used.CPU, used.System = spent.cpu()
-	if t.told.Waits > 0 {
-		used.Delay = Some(t.told.Delay)
+	used.CPU, used.System = t.told.used.cpu()
+	if t.told.waits > 0 {
+		used.Delay = Some(t.told.delay)
 	}
 	if s.switches {
-		used.Voluntary, used.Involuntary = Some(t.told.Voluntary), Some(t.told.Involuntary)
+		used.Voluntary, used.Involuntary = Some(t.told.voluntary), Some(t.told.involuntary)
 	}
 	e.charge(t, used)
 	return true

@@ -64,10 +64,10 @@ func (p *kernelPrograms) Threads(of []ProcessID, each func(*Thread)) bool {
 	all, err := p.loaded.Threads(func(t *bpf.Thread) {
 		p.thread = Thread{
 			PID: t.PID, TID: t.TID, Start: t.Start, Delay: t.Delay, Waits: t.Waits, Voluntary: t.Voluntary, Involuntary: t.Involuntary,
-			Behind: t.Behind, Used: Account(t.Used),
+			Behind: t.Behind, Groups: t.Groups, Name: t.Name, Used: Account(t.Used),
 		}
 		if g := t.Group; g != nil {
-			p.group = Group{Now: g.Now, Threads: g.Threads, Torn: g.Torn, Pages: g.Pages, HugePages: g.HugePages, Ended: Account(g.Ended)}
+			p.group = Group{Now: g.Now, Threads: g.Threads, Torn: g.Torn, Pages: g.Pages, HugePages: g.HugePages, Files: g.Files, Ended: Account(g.Ended)}
 			p.thread.Group = &p.group
 		}
 		each(&p.thread)

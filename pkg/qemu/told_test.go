@@ -46,6 +46,7 @@ func (m *machine) tell() (threads []Thread) {
 			PID: m.pid, TID: m.pid + i, Start: (m.start + uint64(i)) * uint64(tick), Delay: ns / 2, Waits: 1, Voluntary: 5, Involuntary: 7,
 			Used: Account{Runtime: ns, User: 3 * ns, System: ns},
 		}
+		copy(t.Name[:], append([]string{"qemu-system-x86"}, m.names...)[i])
 		if i == 0 {
 			t.Used.MinorFaults, t.Used.ReadChars, t.Used.ReadBytes = m.faults, m.read, m.read
 			t.Group = &Group{
@@ -292,5 +293,91 @@ func TestMemoryIsReadWhenItMayHaveChanged(t *testing.T) {
 	h.write("/proc/100/status", "VmRSS:\t52 kB\n")
 	if got := resident(); got != 13 {
 		t.Errorf("what could not be read was kept: have %d pages", got)
+	}
+}
+
+// TestThreadsThatAreToldOfAreNotListed has a virtual CPU and a worker come, and
+// /proc not say so.
+func TestThreadsThatAreToldOfAreNotListed(t *testing.T) {
+	h := newHost(t)
+	m := newMachine(h, 100)
+	m.write()
+	programs := &fakePrograms{threads: m.tell()}
+	s := toldScanner(h, newClock(), programs)
+	scan(t, s)
+	m.names, m.runtime = append(m.names, "CPU 1/KVM", "worker"), append(m.runtime, 70e6, 5e6)
+	programs.threads = m.tell()
+	vm := scan(t, s)[0]
+	if len(vm.VCPUs) != 2 || vm.VCPUs[1].Time != Some(70e6) || vm.Process.Threads[RoleVCPU].CPU != Some(275e6) || !s.qemus[0].heard {
+		t.Errorf("with one more virtual CPU: %+v, %+v", vm.VCPUs, vm.Process.Threads)
+	}
+	// When nobody tells any more, they are found in /proc.
+	m.write()
+	programs.threads = nil
+	m.names, m.runtime = append(m.names, "CPU 2/KVM"), append(m.runtime, 30e6)
+	m.write()
+	if vm := scan(t, s)[0]; len(vm.VCPUs) != 3 || vm.VCPUs[2].Time != Some(30e6) || vm.VCPUs[1].Time != Some(70e6) {
+		t.Errorf("without programs: %+v", vm.VCPUs)
+	}
+	programs.threads = m.tell()
+	if vm := scan(t, s)[0]; len(vm.VCPUs) != 3 || !s.qemus[0].heard || len(s.qemus[0].threads) != 5 {
+		t.Errorf("with programs again: %+v, %d threads are followed", vm.VCPUs, len(s.qemus[0].threads))
+	}
+}
+
+// TestWhatAProcessHasIsToldOf counts looks at descriptors by what they see: a
+// tap that nobody has told of is not found.
+func TestWhatAProcessHasIsToldOf(t *testing.T) {
+	h, now := newHost(t), newClock()
+	m := newMachine(h, 100)
+	m.start = 1 // long ago
+	m.write()
+	h.hold("100", "3", "/dev/net/tun", "iff:\ttap1\n")
+	h.write("/proc/100/net/dev", devHeading+"tap1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\ntap2: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n")
+	programs := new(fakePrograms)
+	files := uint64(7)
+	s := toldScanner(h, now, programs)
+	taps := func() int {
+		t.Helper()
+		programs.threads = m.tell()
+		programs.threads[0].Group.Files = files
+		return len(scan(t, s)[0].Interfaces)
+	}
+	taps() // in /proc
+	now.advance(2 * lasting)
+	if n := taps(); n != 1 {
+		t.Fatalf("have %d taps", n)
+	}
+	h.hold("100", "4", "/dev/net/tun", "iff:\ttap2\n")
+	for i := range mostQuiet - 3 {
+		if now.advance(2 * lasting); taps() != 1 {
+			t.Fatalf("look %d: descriptors were listed, and nobody told of one", i)
+		}
+	}
+	now.advance(2 * lasting)
+	taps()
+	now.advance(2 * lasting)
+	if n := taps(); n != 2 {
+		t.Errorf("in time: have %d taps", n)
+	}
+
+	h.remove("/proc/100/fd/4")
+	files++
+	if n := taps(); n != 2 {
+		t.Errorf("just after a look: have %d taps", n)
+	}
+	now.advance(rescan)
+	if n := taps(); n != 1 {
+		t.Errorf("%v after a look, with other files: have %d taps", rescan, n)
+	}
+	h.hold("100", "5", "/dev/net/tun", "iff:\ttap2\n")
+	files = 0 // too many
+	now.advance(rescan)
+	if n := taps(); n != 1 {
+		t.Errorf("nobody can tell, and it is not time to look: have %d taps", n)
+	}
+	now.advance(2 * lasting)
+	if n := taps(); n != 2 || s.qemus[0].belongings.things != 0 {
+		t.Errorf("nobody can tell, and it is time to look: have %d taps", n)
 	}
 }
