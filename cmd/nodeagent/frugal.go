@@ -13,7 +13,7 @@ const (
 	oneCPU = 1
 	// garbage is how much of it there may be before it is collected, in percent of
 	// what is in use. Scrapes make so little that this is every minute or two.
-	garbage = 50
+	garbage = 30
 )
 
 // frugal makes Go's runtime take less, unless the environment says what it

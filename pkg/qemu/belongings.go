@@ -98,8 +98,13 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 		id := parseCmdline(data)
 		e.id = &id
 	}
-	before, now, things := e.belongings, s.now(), e.things()
-	changed := things != 0 && before.things != 0 && things != before.things
+	now, things := s.now(), e.things()
+	young := e.calm < 1 && things != 0 && e.belongings.things == 0
+	if !young {
+		e.belongings.things = cmp.Or(e.belongings.things, things)
+	}
+	before := e.belongings
+	changed := things != 0 && things != before.things
 	if !e.id.machine || now.Before(e.due) && !(changed && now.Sub(e.examined) >= rescan) {
 		return e.id.machine
 	}
@@ -134,14 +139,16 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	if err != nil {
 		return true // as far as it is known
 	}
-	if found.things = things; !brief || !found.like(&before) {
-		// Only what two examinations in a row found is believed by its signs, but
-		// for a process that had time to open all it wants before the first.
+	// Only what two examinations in a row found is believed by its signs, but for
+	// a process that had time to open all it wants before the first.
+	first := e.due.IsZero()
+	switch {
+	case first && now.Sub(s.startTime(e.start)) < lasting, !first && (changed || !found.like(&before)):
+		e.calm = -1
+	case !brief:
 		e.calm = 0
-		if e.due.IsZero() && now.Sub(s.startTime(e.start)) < lasting || !e.due.IsZero() && !found.like(&before) {
-			e.calm = -1
-		}
 	}
+	found.things = cmp.Or(things, before.things)
 	s.looked(e, found)
 	return true
 }

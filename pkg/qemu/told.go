@@ -171,10 +171,11 @@ func (e *emulator) tell(t *Thread, round uint64) {
 		now.used.ToldUser, now.used.ToldSystem = t.Group.Ended.ToldUser, t.Group.Ended.ToldSystem
 	}
 	at, followed := e.place(t.TID)
+	followed = followed && e.threads[at].start == ticksOf(t.Start)
 	role, name := RoleOther, []byte(nil)
 	if !followed {
 		comm, _, _ := bytes.Cut(t.Name[:], []byte{0})
-		if role, name = roleOf(comm, t.TID == t.PID); role == RoleOther || len(e.threads) >= mostThreads {
+		if role, name = roleOf(comm, t.TID == t.PID); role == RoleOther || len(e.threads)+len(e.strangers) >= mostThreads {
 			return
 		}
 	}

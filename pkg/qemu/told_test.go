@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -377,7 +378,66 @@ func TestWhatAProcessHasIsToldOf(t *testing.T) {
 		t.Errorf("nobody can tell, and it is not time to look: have %d taps", n)
 	}
 	now.advance(2 * lasting)
-	if n := taps(); n != 2 || s.qemus[0].belongings.things != 0 {
+	if n := taps(); n != 2 {
 		t.Errorf("nobody can tell, and it is time to look: have %d taps", n)
+	}
+}
+
+// TestAVirtualMachineThatStarts opens its tap after the first look at it.
+func TestAVirtualMachineThatStarts(t *testing.T) {
+	h, now := newHost(t), newClock()
+	m := newMachine(h, 100)
+	m.start = uint64(now.Now().Sub(time.Unix(1_700_000_000, 0)) / tick) // now
+	m.write()
+	h.write("/proc/100/net/dev", devHeading+"tap1: 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16\n")
+	programs := new(fakePrograms)
+	s := toldScanner(h, now, programs)
+	looks := func(files uint64) int {
+		programs.threads = m.tell()
+		programs.threads[0].Group.Files = files
+		return len(scan(t, s)[0].Interfaces)
+	}
+	looks(1)
+	now.advance(rescan - 1)
+	looks(2)
+	h.hold("100", "3", "/dev/net/tun", "iff:\t\n")
+	now.advance(1)
+	if looks(3); s.qemus[0].belongings.descriptors == nil {
+		t.Errorf("%v after the first look there was none", rescan)
+	}
+	h.remove("/proc/100/fdinfo/3")
+	h.write("/proc/100/fdinfo/3", "iff:\ttap1\n") // which changes no file
+	now.advance(2 * lasting)
+	if n := looks(3); n != 1 {
+		t.Errorf("at the next look: have %d taps", n)
+	}
+}
+
+// TestNumbersOfThreadsThatComeAgain has a virtual CPU with the number of one
+// that has ended, and more of them than anybody has.
+func TestNumbersOfThreadsThatComeAgain(t *testing.T) {
+	h := newHost(t)
+	m := newMachine(h, 100)
+	m.write()
+	programs := &fakePrograms{threads: m.tell()}
+	s := toldScanner(h, newClock(), programs)
+	scan(t, s)
+	before := scan(t, s)[0].VCPUs[0].Time.V
+	programs.threads = m.tell()
+	programs.threads[1].Start += 5e9
+	programs.threads[1].Used.Runtime = 60e6
+	if cpus := scan(t, s)[0].VCPUs; len(cpus) != 1 || cpus[0].Time.V != before+60e6 {
+		t.Errorf("after %d ns, another of 60 ms: %+v", before, cpus)
+	}
+	programs.threads = m.tell()
+	for i := range 2 * mostThreads {
+		one := Thread{PID: 100, TID: 1000 + i, Start: 6e9}
+		copy(one.Name[:], fmt.Sprintf("CPU %d/KVM", i))
+		programs.threads = append(programs.threads, one)
+	}
+	programs.threads[0].Group.Threads = uint64(len(programs.threads))
+	scan(t, s)
+	if n := len(s.qemus[0].threads); n > mostThreads {
+		t.Errorf("%d threads are followed", n)
 	}
 }

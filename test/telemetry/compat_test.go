@@ -43,7 +43,7 @@ func TestSpeaksAsDebiansExporter(t *testing.T) {
 			t.Errorf("theirs has lost %s", key)
 		case !there:
 			missing = append(missing, key)
-		case value < math.Min(low, high)-2*tick || value > math.Max(low, high)+2*tick:
+		case value < math.Min(low, high)-tick || value > math.Max(low, high)+2*tick:
 			t.Errorf("%s is %v, want %v to %v", key, value, low, high)
 		}
 	}
