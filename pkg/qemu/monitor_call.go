@@ -108,7 +108,7 @@ func (m *monitor) work(c *call) {
 		m.finish(c, err)
 	}
 	m.busy--
-	if m.closed || len(m.idle) >= 2*m.slots { // as many as there can be of late
+	if m.closed || len(m.idle) >= m.slots {
 		c.close()
 		return
 	}
