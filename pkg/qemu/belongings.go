@@ -105,7 +105,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 	}
 	before := e.belongings
 	changed := things != 0 && things != before.things
-	if !e.id.machine || now.Before(e.due) && !(changed && now.Sub(e.examined) >= rescan) {
+	if !e.id.machine || now.Before(e.due) && (!changed || now.Sub(e.examined) < rescan) {
 		return e.id.machine
 	}
 	// A descriptor's number may be another's by now: taps that are gone show
