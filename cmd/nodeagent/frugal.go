@@ -8,11 +8,10 @@ import (
 
 const (
 	// oneCPU is enough: with 200 VMs the agent uses one for some hundredths of a
-	// second, and then waits for libvirt. With more, Go's scheduler wakes threads
-	// to look for work that there is not.
+	// second, and then waits for libvirt. More would only look for work.
 	oneCPU = 1
 	// garbage is how much of it there may be before it is collected, in percent of
-	// what is in use. Scrapes make so little that this is every minute or two.
+	// what is in use. It keeps the agent with 200 VMs below 40 MiB.
 	garbage = 30
 )
 
