@@ -32,13 +32,27 @@ type whole struct {
 	client client.Client // reads what is cached
 	live   client.Reader // asks the API server
 	now    func() time.Time
+	pause  time.Duration // after a look, in which the cache is told of what was written
 	log    *slog.Logger
 
+	ended   time.Time // when the last look did
 	offered offered
 }
 
-// Reconcile brings everything to what it shall be.
+// Reconcile brings everything to what it shall be, when the last time is long
+// enough ago.
 func (w *whole) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	if early := w.pause - w.now().Sub(w.ended); early > 0 {
+		return reconcile.Result{RequeueAfter: early}, nil
+	}
+	result, err := w.look(ctx)
+	if err == nil { // else the queue's own pauses grow
+		w.ended = w.now()
+	}
+	return result, err
+}
+
+func (w *whole) look(ctx context.Context) (reconcile.Result, error) {
 	const asCached = client.UnsafeDisableDeepCopy // what nodes are and say is many, and only read
 	var policies v1alpha1.HostNetworkList
 	var objects v1alpha1.NodeVirtualizationList

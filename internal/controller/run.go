@@ -37,8 +37,8 @@ import (
 
 const (
 	leaseName = "nodeagent-controller"
-	// settle gathers what comes at the same time, and bounds what the status of
-	// a policy, which every node watches, is written.
+	// settle gathers what comes at the same time or while everything is looked at,
+	// and bounds what the status of a policy, which every node watches, is written.
 	settle = 500 * time.Millisecond
 	// firstRetry and lastRetry bound the waits for a cluster that does not
 	// answer, or does not know our kinds.
@@ -100,7 +100,7 @@ func Run(ctx context.Context, o Options) error {
 	if err != nil {
 		return fmt.Errorf("start the controller: %w", err)
 	}
-	all := &whole{client: m.GetClient(), live: m.GetAPIReader(), now: time.Now, log: o.Log}
+	all := &whole{client: m.GetClient(), live: m.GetAPIReader(), now: time.Now, pause: settle, log: o.Log}
 	err = builder.ControllerManagedBy(m).Named("hostnetworks").
 		Watches(&v1alpha1.HostNetwork{}, everything()).
 		Watches(&v1alpha1.NodeVirtualization{}, everything(), builder.WithPredicates(predicate.Funcs{UpdateFunc: reportsChanged})).

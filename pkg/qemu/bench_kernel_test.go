@@ -2,9 +2,13 @@ package qemu
 
 import (
 	"fmt"
+	"os"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // BenchmarkKernelClass shows what the class costs, and how that grows: on made-up machines, whose
@@ -21,6 +25,7 @@ func BenchmarkKernelClass(b *testing.B) {
 			defer s.close()
 			s.limit = min(2*s.limit-1000, s.limit*3/2) // as many as 2000 small ones take
 			benchmarkScan(b, s, n)
+			b.ReportMetric(float64(readsAlone(b, h.dir).Nanoseconds())/float64(n)/1000, "reads-us/vm")
 		})
 	}
 	for _, n := range []int{10, 50, 200, 1000, 2000} {
@@ -84,6 +89,37 @@ func benchmarkScan(b *testing.B, s *scanner, atLeast int) {
 	b.ReportMetric(float64(fastest.Microseconds())/float64(n), "fastest-us/vm")
 	b.ReportMetric(float64(n), "vms")
 	b.ReportMetric(float64(s.open)/float64(n), "fds/vm")
+}
+
+// readsAlone is how long it takes only to read the files below root that this
+// process keeps open, in turn and for a second: the kernel's part.
+func readsAlone(b *testing.B, root string) time.Duration {
+	b.Helper()
+	const ours = "/proc/self/fd/"
+	entries, err := os.ReadDir(ours)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var files []int
+	for _, e := range entries {
+		if to, err := os.Readlink(ours + e.Name()); err == nil && strings.HasPrefix(to, root+"/") {
+			fd, err := strconv.Atoi(e.Name())
+			if err != nil {
+				b.Fatal(err)
+			}
+			files = append(files, fd)
+		}
+	}
+	buffer := make([]byte, 4096)
+	start, rounds := time.Now(), 0
+	for ; rounds == 0 || time.Since(start) < time.Second; rounds++ {
+		for _, fd := range files {
+			if _, err := unix.Pread(fd, buffer, 0); err != nil {
+				b.Fatal(err)
+			}
+		}
+	}
+	return time.Since(start) / time.Duration(rounds)
 }
 
 // smallMachine makes machine number i with one virtual CPU and nothing else.
