@@ -84,8 +84,7 @@ func load(room int, objects []object) *Programs {
 func (p *Programs) States() []State { return p.states }
 
 // Track says which processes are VMs from now on. A new one starts from zero.
-// One that has no place is named in the error; the others are tracked all the
-// same.
+// The error says how many have no place; the others are tracked all the same.
 func (p *Programs) Track(wanted []Process) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -99,10 +98,17 @@ func (p *Programs) Track(wanted []Process) error {
 			errs = append(errs, fmt.Errorf("forget process %d: %w", pid, err))
 		}
 	}
+	left := 0
 	for _, process := range fresh {
-		if err := p.enter(process); err != nil {
+		slot, ok := p.slots.take(process)
+		if !ok {
+			left++
+		} else if err := p.enter(process, slot); err != nil {
 			errs = append(errs, fmt.Errorf("track process %d: %w", process.PID, err))
 		}
+	}
+	if left > 0 {
+		errs = append(errs, fmt.Errorf("there is room for %d processes, and none for %d more", p.kernel.vms.MaxEntries(), left))
 	}
 	return errors.Join(errs...)
 }
@@ -115,11 +121,7 @@ func (p *Programs) forget(pid int) error {
 	return nil
 }
 
-func (p *Programs) enter(process Process) error {
-	slot, ok := p.slots.take(process)
-	if !ok {
-		return fmt.Errorf("all %d places are taken", p.kernel.vms.MaxEntries())
-	}
+func (p *Programs) enter(process Process, slot int) error {
 	var errs []error
 	for _, program := range p.running {
 		if program.table != nil {

@@ -165,8 +165,9 @@ func TestPlaceIsEmptyForTheNext(t *testing.T) {
 
 	second := startChild(t, "vm", nil)
 	second.line(t)
-	if err := p.Track([]Process{first, second.process()}); err == nil {
-		t.Error("two processes found place where there is one")
+	const full = "there is room for 1 processes, and none for 2 more"
+	if err := p.Track([]Process{first, second.process(), {PID: 1}}); err == nil || err.Error() != full {
+		t.Errorf("three processes where there is one place: %v, want %q", err, full)
 	}
 	if waits(t, p, first.PID) < 100 {
 		t.Error("the process that had a place has lost it")
