@@ -70,7 +70,7 @@ type connection struct {
 // open authenticates conn and opens the driver, read-only. From then on the
 // connection is closed when life ends. On an error conn is left to the caller.
 func open(life context.Context, conn net.Conn, driver string, limit uint32, deadline time.Time) (*connection, error) {
-	c := &connection{conn: conn, limit: limit, forget: context.AfterFunc(life, func() { _ = conn.Close() })}
+	c := &connection{conn: newSocket(conn), limit: limit, forget: context.AfterFunc(life, func() { _ = conn.Close() })}
 	err := c.greet(driver, deadline)
 	if err != nil {
 		c.forget()

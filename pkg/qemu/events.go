@@ -50,11 +50,6 @@ func (w *walker) domain() domainRef {
 	return ref
 }
 
-func (d *domainRef) append(args []byte) []byte {
-	args = append(appendString(args, d.name), d.uuid[:]...)
-	return binary.BigEndian.AppendUint32(args, d.number)
-}
-
 // domainEvent is what a message says about a domain.
 type domainEvent struct {
 	domain  domainRef
@@ -104,7 +99,7 @@ func decodeEvent(proc uint32, payload []byte) (domainEvent, error) {
 
 // definition asks for the XML of a domain, and reads it.
 func (c *connection) definition(domain *domainRef, deadline time.Time) (*Definition, error) {
-	args := domain.append(c.begin())
+	args := appendDomain(c.begin(), domain)
 	reply, err := c.exchange(procDomainXML, binary.BigEndian.AppendUint32(args, 0), min(c.limit, maxXML), deadline)
 	if err != nil {
 		return nil, fmt.Errorf("get domain XML: %w", err)

@@ -12,7 +12,7 @@ import (
 
 // message is the payload of an event.
 func message(domain domainRef, numbers ...uint32) []byte {
-	payload := domain.append(binary.BigEndian.AppendUint32(nil, 7))
+	payload := appendDomain(binary.BigEndian.AppendUint32(nil, 7), &domain)
 	for _, number := range numbers {
 		payload = binary.BigEndian.AppendUint32(payload, number)
 	}

@@ -89,7 +89,7 @@ func (d fakeDomain) ref() domainRef { return domainRef{name: d.name, uuid: d.uui
 func (d *fakeDaemon) emit(proc uint32, domain domainRef, details ...any) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	payload := domain.append(binary.BigEndian.AppendUint32(nil, 7))
+	payload := appendDomain(binary.BigEndian.AppendUint32(nil, 7), &domain)
 	for _, detail := range details {
 		switch detail := detail.(type) {
 		case int:
