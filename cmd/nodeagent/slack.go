@@ -9,7 +9,8 @@ import (
 
 // timerSlack is how late the kernel may wake a thread of the agent that sleeps.
 // Go's monitor of its own threads sleeps 20 µs at a time while anything runs, which
-// was a seventh of what a scrape costs, and is a quarter of that since; no timer of the agent is as exact as this.
+// was a seventh of what a scrape costs, and is a quarter of that since; no timer of
+// the agent is as exact as this.
 const timerSlack = 2 * time.Millisecond
 
 // loosenTimers gives the slack to all threads there are; those to come have it
