@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -325,8 +326,10 @@ func (c *Collector) refresh() {
 		targets = discover(c.opt.Root)
 	}
 	if c.launchers != nil {
-		targets = append(targets, c.launchers.targets()...) // the least trusted come last
+		targets = append(targets, c.launchers.targets()...)
 	}
+	// The least trusted come last: what a pod calls its machine the kubelet has a word in.
+	slices.SortStableFunc(targets, func(a, b target) int { return cmp.Compare(min(a.owner, 0), min(b.owner, 0)) })
 	known := make(map[string]*daemonSources, len(c.daemons))
 	for _, d := range c.daemons {
 		known[d.target.name] = d

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -411,4 +412,27 @@ func TestCollectFollowsPods(t *testing.T) {
 	h.remove("/proc/200")
 	until("the pod has gone", "/ns_vm libvirt false ")
 	d.set(func(d *fakeDaemon) { d.domains = nil })
+}
+
+// TestSessionsAreTrustedLeast: a user's libvirt may call its machines anything,
+// and who comes first has the name.
+func TestSessionsAreTrustedLeast(t *testing.T) {
+	h := newHost(t)
+	startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	startDaemon(t, h.dir, fmt.Sprintf("/run/user/%d/libvirt/libvirt-sock", os.Getuid()))
+	h.launcher(podA)
+	opt := patient(h, newClock())
+	opt.Kubelet = "/var/lib/kubelet"
+	c := run(t, opt)
+	eventually(t, "the host's, the pod's and the user's libvirt", func() bool {
+		s := c.Collect(t.Context())
+		defer s.Release()
+		var all []string
+		for _, source := range s.Sources {
+			if source.Class == Light {
+				all = append(all, source.Source)
+			}
+		}
+		return slices.Equal(all, []string{system, "pod:" + podA, fmt.Sprintf("qemu:///session?uid=%d", os.Getuid())})
+	})
 }

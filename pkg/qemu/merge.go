@@ -72,14 +72,18 @@ func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Ti
 }
 
 // addProcesses gives each machine its process: the one with its UUID, or
-// with its name when the process has no UUID. What is left is a machine of
-// which no daemon knows.
+// with its name when the process has no UUID. Of several that claim it, one that
+// is not shut off has it, and of those the one that was added first. What is left
+// is a machine of which no daemon knows.
 func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
-	for i := range m.entries {
-		e := &m.entries[i]
-		m.byUUID[place{e.naming.pod.uid, e.light.UUID}] = i
-		if e.light.State != StateShutoff {
-			m.byName[place{e.naming.pod.uid, e.light.Name}] = i
+	for _, off := range []bool{false, true} {
+		for i := range m.entries {
+			if e := &m.entries[i]; (e.light.State == StateShutoff) == off {
+				claim(m.byUUID, place{e.naming.pod.uid, e.light.UUID}, i)
+				if !off {
+					claim(m.byName, place{e.naming.pod.uid, e.light.Name}, i)
+				}
+			}
 		}
 	}
 	for i := range processes {
@@ -93,6 +97,12 @@ func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
 		} else {
 			m.add(entry{naming: identify(process.Name, SourceProc, nil, podOf(process.Pod)), process: process}, process.UUID)
 		}
+	}
+}
+
+func claim(table map[place]int, at place, entry int) {
+	if _, taken := table[at]; !taken {
+		table[at] = entry
 	}
 }
 

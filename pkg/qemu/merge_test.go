@@ -62,6 +62,32 @@ func TestMergeMakesOneMachineOfEach(t *testing.T) {
 	}
 }
 
+// TestAProcessGoesToWhomIsTrusted: any user's libvirt may claim the UUID of
+// somebody else's machine.
+func TestAProcessGoesToWhomIsTrusted(t *testing.T) {
+	for name, test := range map[string]struct {
+		first, second State
+		want          string
+	}{
+		"both run":                  {StateRunning, StatePaused, "first"},
+		"neither does":              {StateShutoff, StateShutoff, "first"},
+		"only defined in the first": {StateShutoff, StateRunning, "second"},
+		"the second is off":         {StateRunning, StateShutoff, "first"},
+	} {
+		m := newMerger()
+		for _, vm := range []VM{{Name: "first", UUID: "1", Source: "x", State: test.first}, {Name: "second", UUID: "1", Source: "y", State: test.second}} {
+			light, daemon := classes([]VM{vm})
+			m.addDaemon(light, daemon, pod{}, time.Time{})
+		}
+		m.addProcesses([]VM{{Name: "first", UUID: "1", Source: SourceProc, Process: &Process{PID: 1}}}, noPod)
+		for _, vm := range m.appendTo(nil) {
+			if has := vm.Process != nil; has != (vm.Name == test.want) {
+				t.Errorf("%s: %s has the process: %t", name, vm.Name, has)
+			}
+		}
+	}
+}
+
 func TestNumbersPastTheirAgeAreLeftOut(t *testing.T) {
 	light, daemon := classes([]VM{{Name: "a"}}, "a")
 	for age, want := range map[time.Duration]bool{time.Minute: true, time.Minute + 1: false} {
