@@ -274,19 +274,23 @@ func (m *monitor) turn(err error) {
 func (m *monitor) health() SourceState {
 	s := m.state
 	s.Unused = 0
-	hung := false
+	hung, refused := false, false
 	for _, g := range m.guests {
 		s.Unused += g.last.unused
 		if g.seen != m.lists {
 			continue
 		}
-		hung = hung || g.timeouts > 0
+		hung, refused = hung || g.timeouts > 0, refused || g.health.Reason == CallRefused
 		if at := g.health.LastSuccess; g.health.Reason == Ready && (s.LastSuccess.IsZero() || at.Before(s.LastSuccess)) {
 			s.LastSuccess = at
 		}
 	}
-	if s.Reason == Ready && s.LastSuccess.IsZero() && hung {
+	switch {
+	case s.Reason != Ready || !s.LastSuccess.IsZero():
+	case hung:
 		s.Reason, s.Message = CallTimeout, "no QEMU answers"
+	case refused:
+		s.Reason, s.Message = CallRefused, "libvirt tells of no VM"
 	}
 	return s
 }

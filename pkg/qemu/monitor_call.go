@@ -202,6 +202,8 @@ func (m *monitor) finish(c *call, err error) {
 		}
 	}
 	switch {
+	case reason == CallRefused && alive && !again:
+		m.turn(nil) // it answers: the machine cannot be told of
 	case reason != CallTimeout && alive && !again:
 		m.turn(err)
 	case reason == CallTimeout && again:

@@ -121,6 +121,12 @@ func TestARefusalOfASharedCall(t *testing.T) {
 				n++
 			}
 		}
-		return n == 9 && s.VMs[3].Monitor.Reason == CallRefused
+		return n == 9 && s.VMs[3].Monitor.Reason == CallRefused && stateOf(s, system, Monitor).Up()
 	})
+	for range 20 { // the refusal is the last answer at times
+		now.advance(31 * time.Second)
+		if state := stateOf(c.Collect(t.Context()), system, Monitor); !state.Up() {
+			t.Fatalf("one machine that is refused: %+v", state)
+		}
+	}
 }
