@@ -72,5 +72,6 @@ func domainOf(vm *qemu.VM) string {
 	return vm.Name
 }
 
-// active reports whether libvirt counts a domain among the active ones.
-func active(state qemu.State) bool { return state != qemu.StateShutoff && state != qemu.StateCrashed }
+// active reports whether libvirt counts a domain among the active ones: also one
+// that has crashed and is kept, with its QEMU.
+func active(state qemu.State) bool { return state != qemu.StateShutoff }

@@ -21,7 +21,9 @@ func TestSpeaksAsDebiansExporter(t *testing.T) {
 		libvirt.Domain{Name: "busy", Workload: libvirt.Busy},
 		libvirt.Domain{Name: "paused", NICs: []libvirt.NIC{{}}},
 		libvirt.Domain{Name: "off"},
+		libvirt.Domain{Name: "crashed", OnCrash: "preserve", Panic: true, Disks: []libvirt.Disk{{}}},
 	)
+	crash(t, f.Host, "crashed")
 	must(t, f.Suspend(t.Context(), "paused"))
 	must(t, f.Destroy(t.Context(), "off"))
 	ours := startAgent(t, "  compat: [libvirt-exporter]\n", f.URI())
