@@ -107,7 +107,7 @@ func (o *topOptions) newCollector(root *hostfs.Root, live bool) (*qemu.Collector
 		return nil, err
 	}
 	opt := qemu.Options{
-		URIs: c.Telemetry.LibvirtURIs, Root: root, Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
+		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: root, Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
 		Groups: make(map[string]bool), KVMStats: []string{"exits"},
 	}
 	// Rates need numbers that are made for each look.
