@@ -13,7 +13,10 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"reflect"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -21,6 +24,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/virtnode/nodeagent/internal/config"
 	"github.com/virtnode/nodeagent/pkg/kvmcheck"
 	"github.com/virtnode/nodeagent/test/hosttest"
 )
@@ -478,6 +482,62 @@ func TestReload(t *testing.T) {
 		_, body := get(t, "http://"+next+"/metrics")
 		return strings.Contains(body, `virtnode_source_up{source="qemu+unix:///system?socket=/nonexistent",class="monitor"} 0`)
 	})
+}
+
+// TestAReloadLeavesNoPageWithoutMachines scrapes while one collector follows
+// another.
+func TestAReloadLeavesNoPageWithoutMachines(t *testing.T) {
+	content := func(budget int) string {
+		return fmt.Sprintf("telemetry: {libvirtURIs: ['qemu+unix:///system?socket=/nonexistent'], budget: %dms}\n", budget)
+	}
+	file := write(t, "nodeagent.yaml", content(100))
+	d := startDaemon(t, "--config", file, "--web.listen-address", "127.0.0.1:0")
+	const kernel = `virtnode_source_up{source="proc",class="kernel"} 1`
+	eventually(t, "the kernel is read", func() bool { _, body := get(t, d.url+"/metrics"); return strings.Contains(body, kernel+"\n") })
+	var done atomic.Bool
+	var scrapes sync.WaitGroup
+	for range 2 {
+		scrapes.Go(func() {
+			for n := 0; !done.Load(); n++ {
+				if _, body := get(t, d.url+"/metrics"); !strings.Contains(body, kernel+"\n") {
+					t.Errorf("scrape %d has no machines", n)
+				}
+			}
+		})
+	}
+	for budget := range 5 {
+		rewrite(t, file, content(101+budget))
+		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
+			t.Error(err)
+		}
+		d.wait(t, "configuration reloaded")
+	}
+	done.Store(true)
+	scrapes.Wait()
+}
+
+// TestWhatACollectorIsMadeOf: it is made anew, and so forgets, for nothing else.
+func TestWhatACollectorIsMadeOf(t *testing.T) {
+	base := config.Default().Telemetry
+	for name, test := range map[string]struct {
+		change func(*config.Telemetry)
+		same   bool
+	}{
+		"nothing":         {func(*config.Telemetry) {}, true},
+		"limits":          {func(c *config.Telemetry) { c.MaxSeries, c.MaxSeriesPerVM = 7, 3 }, true},
+		"a program":       {func(c *config.Telemetry) { c.BPF = !c.BPF }, true},
+		"a budget":        {func(c *config.Telemetry) { c.Budget++ }, false},
+		"the kubelet":     {func(c *config.Telemetry) { c.Kubelet = "/elsewhere" }, false},
+		"a group":         {func(c *config.Telemetry) { c.Groups = map[string]bool{"thread_detail": true} }, false},
+		"KVM's counts":    {func(c *config.Telemetry) { c.KVMStats = []string{"exits"} }, false},
+		"another libvirt": {func(c *config.Telemetry) { c.LibvirtURIs = []string{"qemu:///session"} }, false},
+	} {
+		changed := base
+		test.change(&changed)
+		if same := reflect.DeepEqual(collectorOptions(base), collectorOptions(changed)); same != test.same {
+			t.Errorf("%s: the same is %t", name, same)
+		}
+	}
 }
 
 func TestSIGHUPWithoutAFileHarmsNobody(t *testing.T) {

@@ -102,7 +102,10 @@ func (d *daemon) apply(data []byte) (err error) {
 	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
 		d.startPublish(next.Kubernetes, custom)
 	}
-	d.startTelemetry(collector, next)
+	d.server.Select(selectionOf(next.Telemetry))
+	if !reflect.DeepEqual(collectorOptions(next.Telemetry), collectorOptions(current.Telemetry)) {
+		d.startTelemetry(collector) // which begins anew with what threads used that have ended
+	}
 	d.startReadiness(next, profile)
 	return nil
 }

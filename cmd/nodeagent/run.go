@@ -77,6 +77,7 @@ type daemon struct {
 	server *metrics.Server
 	loop   *readiness.Loop
 	bpf    *programs
+	vms    machines
 	// profile is what the host is judged by, from the readiness task's start.
 	profile atomic.Pointer[kvmcheck.Profile]
 	watch   atomic.Pointer[watchedNetwork] // from the network task's start
@@ -152,7 +153,8 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startNetwork(initial)
-	d.startTelemetry(collector, initial)
+	d.server.Select(selectionOf(initial.Telemetry))
+	d.startTelemetry(collector)
 	d.startPublish(initial.Kubernetes, custom)
 	d.startReadiness(initial, profile)
 	d.startWeb(listener, initial.Web)
@@ -173,23 +175,31 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 }
 
 func (d *daemon) newCollector(c config.Config) (*qemu.Collector, error) {
-	opt := qemu.Options{
-		URIs: c.Telemetry.LibvirtURIs, Kubelet: c.Telemetry.Kubelet, Root: d.root, Log: d.log,
-		Budget: c.Telemetry.Budget, CallTimeout: c.Telemetry.CallTimeout, MaxAge: c.Telemetry.MaxAge,
-		Programs: d.bpf, VFs: vfCounters{},
-		Groups: selectionOf(c.Telemetry).Reads(),
-	}
-	if len(c.Telemetry.KVMStats) > 0 {
-		opt.KVMStats = c.Telemetry.KVMStats
-	}
+	opt := collectorOptions(c.Telemetry)
+	opt.Root, opt.Log, opt.Programs, opt.VFs = d.root, d.log, d.bpf, vfCounters{}
 	return qemu.New(opt)
 }
 
+// collectorOptions are what a collector needs of the configuration.
+func collectorOptions(c config.Telemetry) qemu.Options {
+	opt := qemu.Options{
+		URIs: c.LibvirtURIs, Kubelet: c.Kubelet,
+		Budget: c.Budget, CallTimeout: c.CallTimeout, MaxAge: c.MaxAge,
+		Groups: selectionOf(c).Reads(),
+	}
+	if len(c.KVMStats) > 0 {
+		opt.KVMStats = c.KVMStats
+	}
+	return opt
+}
+
 // startTelemetry lets scrapes use a collector, in place of the one before it.
-func (d *daemon) startTelemetry(collector *qemu.Collector, c config.Config) {
-	d.server.Select(selectionOf(c.Telemetry))
-	d.server.SetVMs(collector)
-	d.tasks.Start(agent.Task{Name: "telemetry", Run: collector.Run})
+func (d *daemon) startTelemetry(collector *qemu.Collector) {
+	running := d.vms.expect(collector)
+	d.server.SetVMs(&d.vms)
+	d.tasks.Start(agent.Task{Name: "telemetry", Run: func(ctx context.Context, ready func()) error {
+		return collector.Run(ctx, func() { running(); ready() })
+	}})
 }
 
 // selectionOf says which families a configuration wants.
