@@ -8,15 +8,24 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/virtnode/nodeagent/test/exporter"
 	"github.com/virtnode/nodeagent/test/libvirt"
 )
 
 // hungFor waits until the pages are made without the hung QEMU: the others'
-// numbers are newer than the fault, and the victim's monitor series are gone.
-func hungFor(victim string) func(*exporter.Page) error {
+// numbers are newer than the fault, and the victim's monitor series are
+// gone.
+func hungFor(f *fleet, victim string, others []string) func(*exporter.Page) error {
+	fault := time.Now()
 	return func(page *exporter.Page) error {
+		for _, name := range others {
+			age, told := page.Value("virtnode_vm_monitor_age_seconds", "uuid", f.uuids[name])
+			if since := time.Since(fault).Seconds(); !told || age >= since {
+				return fmt.Errorf("%s has numbers that are %v s old, %v s after the fault", name, age, since)
+			}
+		}
 		if left := page.Select("virtnode_vm_block_read_bytes_total", "uuid", victim); len(left) > 0 {
 			return fmt.Errorf("the hung one still has %s", left[0].Key())
 		}
@@ -64,7 +73,7 @@ func TestHungQEMU(t *testing.T) {
 				if lost = slices.DeleteFunc(lost, isInfo); len(lost) > 0 {
 					t.Errorf("%s lost %v", victim, lost)
 				}
-			}, hungFor(uuid))
+			}, hungFor(f, uuid, others))
 			must(t, f.Resume(victim))
 			w.recovers(t)
 		})
