@@ -211,9 +211,7 @@ func TestTheAgentNeverGivesUp(t *testing.T) {
 	}
 	d.write(t, kubeconfigOf(as(config, agentToken(t, p.clients, p.name))))
 	d.follows(t)
-	if value := p.ours()[label]; value != labels[label] {
-		t.Errorf("with a new token, %s is %q, and was %q", label, value, labels[label])
-	}
+	within(t, "with a new token, "+label+" is what it was", func() bool { return p.ours()[label] == labels[label] })
 	if err := d.cmd.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
 	}
