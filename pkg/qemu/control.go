@@ -61,6 +61,7 @@ type followed struct {
 	agentHeard bool   // an event told of the agent since the XML was asked for
 	changes    uint64 // that were heard of, or may have been missed
 	balloon    uint64 // how often its balloon changed
+	moves      bool   // it was heard of its migration, and not that it has ended
 	stale      bool   // the XML is to be read
 	failures   int    // readings of it in a row
 	notBefore  time.Time
@@ -87,7 +88,7 @@ func (c *control) start(refs []domainRef) {
 			domain = &followed{stale: true}
 			c.domains[ref.uuid] = domain
 		} else if domain.ref.number != ref.number {
-			domain.stale = true // another QEMU, whatever events say
+			domain.stale, domain.moves = true, false // another QEMU, whatever events say
 		}
 		domain.ref, domain.seen = ref, c.lists
 	}
@@ -275,6 +276,7 @@ func (c *control) hear(e domainEvent) {
 	if e.balloon {
 		domain.balloon++
 	}
+	domain.moves = domain.moves || e.moves
 	if e.agent {
 		domain.agent, domain.agentHeard = e.state, true
 	}
@@ -302,6 +304,21 @@ func (c *control) sign(to *signs, ref *domainRef) (silentBalloon bool) {
 	}
 	to.events, to.balloon = domain.changes, domain.balloon
 	return c.listening && domain.definition != nil && domain.definition.memoryPeriod == 0
+}
+
+// job returns the job of a domain that was heard of, or none. c.mu is held.
+func (c *control) job(ref *domainRef) string {
+	if domain := c.domains[ref.uuid]; domain != nil && domain.moves {
+		return migrationOut
+	}
+	return ""
+}
+
+// jobEnded forgets it. c.mu is held.
+func (c *control) jobEnded(ref *domainRef) {
+	if domain := c.domains[ref.uuid]; domain != nil {
+		domain.moves = false
+	}
 }
 
 // ask reads all XML that is stale.

@@ -24,6 +24,7 @@ const (
 	procDeviceRemoved  = 333
 	procAgentLifecycle = 348
 	procDeviceAdded    = 354
+	procMigrationPass  = 359 // REMOTE_PROC_DOMAIN_EVENT_CALLBACK_MIGRATION_ITERATION
 	procMetadataChange = 379
 
 	typeMessage = 2
@@ -36,10 +37,11 @@ const (
 )
 
 // registeredEvents are those that change what a machine is called, has, or
-// may use of its memory, or whether its agent is there.
+// may use of its memory, or whether its agent is there, or it moves.
 var registeredEvents = [...]libvirt.DomainEventID{
 	libvirt.DomainEventIDLifecycle, libvirt.DomainEventIDDeviceAdded, libvirt.DomainEventIDDeviceRemoved,
 	libvirt.DomainEventIDAgentLifecycle, libvirt.DomainEventIDMetadataChange, libvirt.DomainEventIDBalloonChange,
+	libvirt.DomainEventIDMigrationIteration,
 }
 
 // domain reads a domain (remote_nonnull_domain).
@@ -56,6 +58,7 @@ type domainEvent struct {
 	gone    bool // the domain is no longer defined
 	xml     bool // its XML has changed
 	balloon bool // so has what the balloon leaves to the guest
+	moves   bool // a pass of its migration to elsewhere has begun
 	agent   bool // the guest agent has come or gone:
 	state   Num  // as Agent of VM
 }
@@ -90,6 +93,8 @@ func decodeEvent(proc uint32, payload []byte) (domainEvent, error) {
 		e.xml = true
 	case procBalloonChange:
 		e.balloon = true
+	case procMigrationPass:
+		e.moves = true
 	}
 	if w.failed {
 		return domainEvent{}, fmt.Errorf("%w: an unreadable event", errBadReply)
@@ -182,7 +187,7 @@ func (l *listener) read() (message bool, err error) {
 		return false, nil
 	}
 	switch word(3) {
-	case procLifecycle, procAgentLifecycle, procDeviceAdded, procDeviceRemoved, procMetadataChange, procBalloonChange:
+	case procLifecycle, procAgentLifecycle, procDeviceAdded, procDeviceRemoved, procMetadataChange, procBalloonChange, procMigrationPass:
 		e, err := decodeEvent(word(3), l.body)
 		if err != nil {
 			return false, err

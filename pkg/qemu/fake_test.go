@@ -346,7 +346,7 @@ func (d *fakeDaemon) handle(proc uint32, args []byte, mode mode) (payload []byte
 		name := string(w.bytes())
 		d.asked["job of "+name]++
 		if i := slices.IndexFunc(d.domains, func(dom fakeDomain) bool { return dom.name == name && dom.job != nil }); i >= 0 {
-			return encodeParams(u32(nil, 2), d.domains[i].job), statusOK
+			return encodeParams(u32(nil, min(2, uint32(len(d.domains[i].job)))), d.domains[i].job), statusOK
 		}
 		return append(appendString(u32(u32(u32(nil, 55), 10), 1), "no job"), make([]byte, 16)...), statusError
 	}

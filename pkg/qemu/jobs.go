@@ -9,16 +9,20 @@ import (
 	"strings"
 	"time"
 
+	"github.com/digitalocean/go-libvirt"
+
 	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
 // jobs knows which machines have a long job on their hands, such as a
 // migration, without asking anybody: libvirt notes it in the status file that
 // it keeps of each machine that runs, and replaces that file when a job begins
-// or ends. So while nothing happens, a look at the directory is all.
+// or ends. So while nothing happens, a look at the directory is all. Where there are
+// no such files, as in a pod, events tell of migrations.
 type jobs struct {
 	root  *hostfs.Root
 	dir   string // host path; empty when the files are not to be trusted
+	told  bool   // by files
 	seen  time.Time
 	files map[string]statusFile
 }
@@ -52,9 +56,10 @@ func (j *jobs) refresh(domains []domainRef) {
 		return
 	}
 	changed, err := j.changed(j.dir)
+	j.told = true
 	switch {
 	case err != nil:
-		j.seen = time.Time{}
+		j.seen, j.told = time.Time{}, false
 		clear(j.files)
 		return
 	case changed.Equal(j.seen):
@@ -121,7 +126,9 @@ func parseJob(data []byte) string {
 
 // jobKinds are the jobs that libvirt has statistics of, but for its start of a
 // machine and the arriving end of a migration.
-var jobKinds = [...]string{"migration out", "save", "dump", "snapshot", "backup"}
+var jobKinds = [...]string{migrationOut, "save", "dump", "snapshot", "backup"}
+
+const migrationOut = "migration out"
 
 // procJobStats is REMOTE_PROC_DOMAIN_GET_JOB_STATS.
 const procJobStats = 298
@@ -139,10 +146,13 @@ func (c *connection) jobStats(of *domainRef, deadline time.Time) ([]byte, error)
 }
 
 // decode reads the reply to REMOTE_PROC_DOMAIN_GET_JOB_STATS: the job's type
-// and parameters. It returns how many of them mean nothing to us.
+// and parameters. It returns how many of them mean nothing to us. Without a job the
+// kind is taken away.
 func (j *Job) decode(payload []byte) (unused int, err error) {
 	w := walker{data: payload}
-	w.u32() // whether the job's end can be foreseen
+	if w.u32() == uint32(libvirt.DomainJobNone) { // else whether its end can be foreseen
+		j.Kind = ""
+	}
 	var value param
 	var pages, size Num
 	for n := w.u32(); n > 0 && !w.failed; n-- {

@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -129,7 +130,7 @@ func TestAJobIsToldWhileItLasts(t *testing.T) {
 		t.Errorf("while its lock is held: %+v", vm)
 	}
 	d.set(func(d *fakeDaemon) { delete(d.held, "vm-01"); d.domains[1].job = nil })
-	if got := job(); got != (Job{Kind: "migration out"}) {
+	if got := job(); got != (Job{}) {
 		t.Errorf("it has ended, and its file does not say so yet: %+v", got)
 	}
 	h.write(dir+"/vm-01.xml", statusXML("  <job type='none' async='none'/>"))
@@ -137,5 +138,58 @@ func TestAJobIsToldWhileItLasts(t *testing.T) {
 	h.age(dir, 2)
 	if got := job(); got != (Job{}) {
 		t.Errorf("after its end: %+v", got)
+	}
+}
+
+// TestEventsTellOfMigrations where there are no status files that could be
+// trusted, as in a pod.
+func TestEventsTellOfMigrations(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := fleet(t, h, 2)
+	d.set(func(d *fakeDaemon) { d.domains[0].starts, d.domains[1].starts = 1, 1 }) // as events have it
+	c := run(t, patient(h, now))
+	job := func() string {
+		t.Helper()
+		s := c.Collect(t.Context())
+		defer s.Release()
+		if s.VMs[0].Job != (Job{}) {
+			t.Errorf("the other's: %+v", s.VMs[0].Job)
+		}
+		return fmt.Sprint(s.VMs[1].Job.Kind, " ", s.VMs[1].Job.Memory.Remaining.V)
+	}
+	eventually(t, "events are heard", func() bool {
+		s := c.Collect(t.Context())
+		return len(s.VMs) == 2 && complete(s.VMs[1], now.Now()) && stateOf(s, system, Control).Up()
+	})
+	if got := job(); got != " 0" || d.times("job of vm-01") > 0 {
+		t.Errorf("before it begins: %q", got)
+	}
+	moves := func(remaining uint64) {
+		d.set(func(d *fakeDaemon) { d.domains[1].job = []fakeParam{{"memory_remaining", remaining}} })
+		d.emit(procMigrationPass, d.domains[1].ref(), 1)
+	}
+	moves(40)
+	eventually(t, "it is told", func() bool { return job() == "migration out 40" })
+	moves(30)
+	if got := job(); got != "migration out 30" {
+		t.Errorf("in its next pass: %q", got)
+	}
+	d.set(func(d *fakeDaemon) { d.domains[1].job = []fakeParam{} }) // as libvirt says that there is none
+	if got := job(); got != " 0" {
+		t.Errorf("after its end: %q", got)
+	}
+	asked := d.times("job of vm-01")
+	for range 3 {
+		now.advance(time.Minute)
+		if got := job(); got != " 0" || d.times("job of vm-01") != asked {
+			t.Errorf("it is asked for a job that has ended: %q", got)
+		}
+	}
+	moves(20)
+	eventually(t, "another one", func() bool { return job() == "migration out 20" })
+	d.set(func(d *fakeDaemon) { d.domains[1].job = nil }) // refused
+	if got := job(); got != " 0" {
+		t.Errorf("after its end: %q", got)
 	}
 }

@@ -180,7 +180,9 @@ func (m *monitor) update(refs []domainRef) {
 			g.health, g.timeouts, g.suspect, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, false, time.Time{}
 		}
 		if g.ref, g.seen = ref, m.lists; m.jobs != nil {
-			g.job = m.jobs.of(ref.name)
+			if g.job = m.jobs.of(ref.name); !m.jobs.told {
+				g.job = m.control.job(&ref)
+			}
 		}
 		m.observe(g)
 	}

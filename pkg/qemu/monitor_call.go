@@ -18,6 +18,7 @@ type call struct {
 	refs  []domainRef // of the party, when the call began
 	bits  libvirt.DomainStatsTypes
 	job   string    // of the only one asked
+	over  bool      // it has ended
 	since time.Time // by the system's clock, as watch is
 	watch *time.Timer
 	late  bool
@@ -131,7 +132,7 @@ func (m *monitor) next(c *call) bool {
 		for _, g := range m.queue[m.head : m.head+n] {
 			c.party, c.refs = append(c.party, question{g, g.signs}), append(c.refs, g.ref)
 		}
-		c.bits, c.job, c.since = g.wanted, g.job, time.Now()
+		c.bits, c.job, c.over, c.since = g.wanted, g.job, false, time.Now()
 		m.head += n
 		return true
 	}
@@ -161,7 +162,8 @@ func (m *monitor) ask(c *call) error {
 	}
 	payload, err = c.conn.jobStats(&c.refs[0], deadline)
 	switch {
-	case reasonOf(err) == CallRefused: // the job has ended meanwhile
+	case reasonOf(err) == CallRefused:
+		r.vms[0].Job, c.over = Job{}, true
 		return nil
 	case err != nil:
 		c.close()
@@ -169,6 +171,7 @@ func (m *monitor) ask(c *call) error {
 	}
 	unused, err := r.vms[0].Job.decode(payload)
 	r.unused += unused
+	c.over = err == nil && r.vms[0].Job.Kind == ""
 	return err
 }
 
@@ -200,6 +203,9 @@ func (m *monitor) finish(c *call, err error) {
 				m.store(q.guest, c.bits, q.saw, err)
 			}
 		}
+	}
+	if c.over {
+		m.control.jobEnded(&c.refs[0])
 	}
 	switch {
 	case reason == CallRefused && alive && !again:

@@ -23,12 +23,14 @@ func migrating(page *exporter.Page, uuid string) []exporter.Sample {
 
 // TestMigration moves a machine between two beds, each with an agent, as on two
 // nodes: the migration shows at the source while it lasts, and no longer, and
-// the machine goes on at the other end.
+// the machine goes on at the other end. A second agent there sees libvirt's socket
+// only, as that of a pod, and not what libvirt writes down beside it.
 func TestMigration(t *testing.T) {
 	options := libvirt.Options{HostNetwork: true}
 	from, to := newFleet(t, options, libvirt.Domain{Name: "traveller", Workload: libvirt.Dirty}, libvirt.Domain{Name: "homebody"}), libvirt.New(t, options)
 	uuid := from.uuids["traveller"]
 	source, target := startAgent(t, "", from.URI()), startAgent(t, "", to.URI())
+	listener := startAgent(t, "", "qemu+unix:///system?socket="+startImpostor(t, from.Socket(), 1<<30, func([]byte) {}).socket)
 	told := func(agent *exporter.Process, state string, more func(*exporter.Page) error) func() error {
 		return func() error {
 			page := scrape(t, agent)
@@ -48,10 +50,11 @@ func TestMigration(t *testing.T) {
 		return nil
 	}
 	eventually(t, "the machine before its migration", told(source, "running", still))
+	eventually(t, "the same for who only listens", told(listener, "running", still))
 
 	migration, err := from.Migrate(t.Context(), "traveller", to)
 	must(t, err)
-	eventually(t, "the migration on the page", told(source, "running", func(page *exporter.Page) error {
+	moves := func(page *exporter.Page) error {
 		select {
 		case <-migration.Ended():
 			t.Fatal(migration.Hurry(t.Context()))
@@ -63,8 +66,11 @@ func TestMigration(t *testing.T) {
 			}
 		}
 		return errors.New("no series of it")
-	}))
+	}
+	eventually(t, "the migration on the page", told(source, "running", moves))
+	eventually(t, "the migration for who only listens", told(listener, "running", moves))
 	must(t, migration.Hurry(t.Context()))
 	eventually(t, "the machine after its migration", told(target, "running", still))
 	eventually(t, "the end of it where it was", told(source, "shutoff", still))
+	eventually(t, "the end of it for who only listens", told(listener, "shutoff", still))
 }
