@@ -3,8 +3,8 @@ package deviceplugin_test
 import (
 	"context"
 	"errors"
-	"io/fs"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
