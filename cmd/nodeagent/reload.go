@@ -102,7 +102,6 @@ func (d *daemon) apply(data []byte) (err error) {
 	if !reflect.DeepEqual(next.Kubernetes, current.Kubernetes) {
 		d.startPublish(next.Kubernetes, custom)
 	}
-	d.server.Select(selectionOf(next.Telemetry))
 	if !reflect.DeepEqual(collectorOptions(next.Telemetry), collectorOptions(current.Telemetry)) {
 		d.startTelemetry(collector) // which begins anew with what threads used that have ended
 	}
@@ -132,6 +131,7 @@ func (d *daemon) setConfig(c config.Config) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.current = c
+	d.server.Select(selectionOf(c.Telemetry))
 	d.reload = metrics.ConfigState{Successful: true, LastSuccess: time.Now()}
 	if err := d.level.UnmarshalText([]byte(c.Log.Level)); err != nil {
 		panic(fmt.Sprintf("validated log level: %v", err))

@@ -153,7 +153,6 @@ func serve(ctx context.Context, from *settings, data []byte, initial config.Conf
 	d.bpf.want(initial.Telemetry.BPF)
 	d.tasks.Start(agent.Task{Name: "config", Run: d.watchConfig})
 	d.startNetwork(initial)
-	d.server.Select(selectionOf(initial.Telemetry))
 	d.startTelemetry(collector)
 	d.startPublish(initial.Kubernetes, custom)
 	d.startReadiness(initial, profile)
