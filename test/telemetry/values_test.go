@@ -257,40 +257,105 @@ func linkCounters(t *testing.T, host *libvirt.Host, tap string) map[string]float
 	return counters
 }
 
-// compareProcess holds the kernel class against /proc.
+// compareProcess holds the kernel class against /proc, as it was before the page
+// and after.
 func compareProcess(t *testing.T, f *fleet, agent *exporter.Process, domain string) {
 	t.Helper()
 	pid, err := f.QEMUPID(domain)
 	must(t, err)
-	before := procTicks(t, pid)
+	before := procNumbers(t, pid)
 	_, page, _ := between(t, f, agent, domain)
-	after := procTicks(t, pid)
-	sum := 0.0
-	for _, role := range page.Select("virtnode_vm_thread_cpu_seconds_total", "uuid", f.uuids[domain]) {
-		sum += role.Value
+	after := procNumbers(t, pid)
+	const tells = "virtnode_vm_process_"
+	const all, vcpuSeconds, pages = "threads", "virtnode_vm_vcpu_seconds_total", 1 << 20
+	// What may be missing, and what the kernel has cut. Each role is rounded by itself.
+	slack := map[string][2]float64{
+		all: {5 * tick, 5 * tick}, vcpuSeconds: {tick, 0}, tells + "resident_memory_bytes": {pages, pages},
 	}
-	// Each role is rounded by itself.
-	if sum < before-5*tick || sum > after+5*tick {
-		t.Errorf("%s: roles use %v s in all, want %v to %v", domain, sum, before, after)
+	vcpus := 0
+	for name, low := range before {
+		high, still := after[name]
+		if !still {
+			t.Fatalf("%s: %s is not in /proc any more", domain, name)
+		}
+		labels := []string{"uuid", f.uuids[domain]}
+		family, label, labelled := strings.Cut(name, " ")
+		switch {
+		case labelled:
+			vcpus++
+			labels = append(labels, "vcpu", label)
+		case name != all && !strings.HasPrefix(name, tells):
+			labels = append(labels, "kind", name)
+			family = tells + "memory_bytes"
+		}
+		var ours float64
+		known := true
+		if name == all {
+			for _, role := range page.Select("virtnode_vm_thread_cpu_seconds_total", "uuid", f.uuids[domain]) {
+				ours += role.Value
+			}
+		} else {
+			ours, known = page.Value(family, labels...)
+		}
+		allowed := slack[family]
+		if family == tells+"memory_bytes" {
+			allowed = slack[tells+"resident_memory_bytes"]
+		}
+		if !known || ours < min(low, high)-allowed[0] || ours > max(low, high)+allowed[1] {
+			t.Errorf("%s: %s is %v (known: %v), want %v to %v", domain, name, ours, known, low, high)
+		}
 	}
-	usage, err := exporter.UsageOf(pid)
-	must(t, err)
-	resident, known := page.Value("virtnode_vm_process_resident_memory_bytes", "uuid", f.uuids[domain])
-	if !known || resident < float64(usage.Resident)*0.9 || resident > float64(usage.Resident)*1.1 {
-		t.Errorf("%s: resident memory %v, want about %v", domain, resident, usage.Resident)
+	if vcpus < 2 {
+		t.Errorf("%s: no thread of a virtual CPU was compared: %v", domain, before)
 	}
 }
 
-// procTicks is the CPU time in /proc/PID/stat, in seconds.
-func procTicks(t *testing.T, pid int) float64 {
+var (
+	vcpuThread = regexp.MustCompile(`^CPU (\d+)/`)
+	numberLine = regexp.MustCompile(`(?m)^(\w+):\s+(\d+)( kB)?$`)
+)
+
+// procNumbers are numbers of a QEMU in /proc: by our family's name, that and a
+// virtual CPU's number, or the kind of memory.
+func procNumbers(t *testing.T, pid int) map[string]float64 {
 	t.Helper()
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-	must(t, err)
-	fields := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	user, err1 := strconv.ParseFloat(fields[11], 64)
-	system, err2 := strconv.ParseFloat(fields[12], 64)
-	if err1 != nil || err2 != nil {
-		t.Fatalf("/proc/%d/stat: %s", pid, text)
+	read := func(name string) string {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/%s", pid, name))
+		must(t, err)
+		return string(text)
 	}
-	return (user + system) / 100
+	number := func(text string) float64 {
+		n, err := strconv.ParseFloat(text, 64)
+		must(t, err)
+		return n
+	}
+	text := read("stat")
+	fields := strings.Fields(text[strings.LastIndexByte(text, ')')+1:])
+	numbers := map[string]float64{
+		"threads":                                (number(fields[11]) + number(fields[12])) * tick,
+		"virtnode_vm_process_minor_faults_total": number(fields[7]), "virtnode_vm_process_major_faults_total": number(fields[9]),
+	}
+	for _, line := range numberLine.FindAllStringSubmatch(read("status")+read("io"), -1) {
+		name, known := map[string]string{
+			"VmRSS": "virtnode_vm_process_resident_memory_bytes", "RssAnon": "anonymous", "RssFile": "file",
+			"read_bytes": "virtnode_vm_process_read_bytes_total", "write_bytes": "virtnode_vm_process_write_bytes_total",
+		}[line[1]]
+		switch {
+		case known && line[3] != "":
+			numbers[name] = number(line[2]) * 1024
+		case known:
+			numbers[name] = number(line[2])
+		}
+	}
+	threads, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	must(t, err)
+	for _, thread := range threads {
+		comm, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%s/comm", pid, thread.Name()))
+		if vcpu := vcpuThread.FindSubmatch(comm); err == nil && vcpu != nil {
+			times := strings.Fields(read("task/" + thread.Name() + "/schedstat"))
+			numbers["virtnode_vm_vcpu_seconds_total "+string(vcpu[1])] = number(times[0]) / 1e9
+			numbers["virtnode_vm_vcpu_delay_seconds_total "+string(vcpu[1])] = number(times[1]) / 1e9
+		}
+	}
+	return numbers
 }
