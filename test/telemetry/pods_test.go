@@ -247,6 +247,13 @@ const (
 	hostileName = "\"x\"} 1\n# EOF\n\xff\xfe\\{a=\"b\"}\x00\r\x1b"
 )
 
+// lie puts the hostile name in the place of the plain one.
+func lie(packet []byte) {
+	for i := bytes.Index(packet, []byte(plainName)); i >= 0; i = bytes.Index(packet, []byte(plainName)) {
+		copy(packet[i:], hostileName+strings.Repeat("\n", len(plainName)-len(hostileName)))
+	}
+}
+
 // TestHostileNames lets libvirt tell names that break a page which does not
 // escape them: those that libvirt itself takes, and those that only a daemon
 // that lies can tell.
@@ -263,11 +270,7 @@ func TestHostileNames(t *testing.T) {
 		libvirt.Domain{Name: "naïve-☃-" + strings.Repeat("x", 180), NICs: []libvirt.NIC{{}}},
 		libvirt.Domain{Name: plainName, NICs: []libvirt.NIC{{}}},
 	)
-	liar := startImpostor(t, f.Socket(), 1<<30, func(packet []byte) {
-		for i := bytes.Index(packet, []byte(plainName)); i >= 0; i = bytes.Index(packet, []byte(plainName)) {
-			copy(packet[i:], hostileName+strings.Repeat("\n", len(plainName)-len(hostileName)))
-		}
-	})
+	liar := startImpostor(t, f.Socket(), 1<<30, lie)
 	agent := startAgent(t, "", "qemu+unix:///system?socket="+liar.socket)
 	var page *exporter.Page
 	eventually(t, "a page with all machines", func() error {
@@ -305,4 +308,37 @@ func TestHostileNames(t *testing.T) {
 	w := watchAgent(t, f, agent)
 	w.during(t, 10, func(page *exporter.Page) { w.keeps(t, page, f.names, kernel, light, monitor) }, func(*exporter.Page) error { return nil })
 	w.recovers(t)
+}
+
+// TestHostileNamesInAPod has a pod whose machine's name breaks a page that does
+// not escape it, and then a libvirt that lies, in the pod's own control group.
+func TestHostileNamesInAPod(t *testing.T) {
+	hosttest.Need(t, hosttest.Libvirt, libvirt.Missing())
+	kubelet := t.TempDir()
+	agent := startNodeAgent(t, kubelet)
+	named := startLauncher(t, kubelet, 1, 107, libvirt.Domain{Name: `default_quo"te\back{sl}ash=,`})
+	lied := startLauncher(t, kubelet, 2, 107, libvirt.Domain{Name: plainName})
+	last := startLauncher(t, kubelet, 3, 107, libvirt.Domain{Name: "default_last"})
+	called := func(l *launcher, name string) func() error {
+		return func() error {
+			page := scrape(t, agent) // and so it parses
+			told := page.Select("virtnode_vm_memory_current_bytes", "uuid", l.uuid)
+			if len(told) != 1 || !strings.HasPrefix(told[0].Labels["name"], name) {
+				return fmt.Errorf("%v, want %q", told, name)
+			}
+			return prometheus.CheckMetrics(t.Context(), page.Text)
+		}
+	}
+	eventually(t, "a machine with a hostile name", called(named, named.domain.Name))
+	eventually(t, "a machine with a plain one", called(lied, plainName))
+
+	moved := filepath.Join(t.TempDir(), "real")
+	must(t, os.Rename(lied.pod.Socket(), moved))
+	liar := startImpostor(t, moved, 1<<30, lie)
+	must(t, os.Rename(liar.socket, lied.pod.Socket()))
+	agent = startNodeAgent(t, kubelet) // the other one's connections are older
+	inGroup(t, lied.group, func() {
+		eventually(t, "the lie", called(lied, strings.ToValidUTF8(hostileName, "\uFFFD")[:8]))
+	})
+	tells(t, agent, last)
 }
