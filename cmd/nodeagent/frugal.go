@@ -8,7 +8,7 @@ import (
 
 const (
 	// oneCPU is enough: with 200 VMs the agent uses one for some hundredths of a
-	// second, and then waits for libvirt. More would only look for work.
+	// second, and then waits for libvirt.
 	oneCPU = 1
 	// garbage is how much of it there may be before it is collected, in percent of
 	// what is in use. It keeps the agent with 200 VMs below 40 MiB.

@@ -130,6 +130,13 @@ var jobKinds = [...]string{migrationOut, "save", "dump", "snapshot", "backup"}
 
 const migrationOut = "migration out"
 
+// operations are the kinds by what statistics call them. QEMU also tells of passes
+// when it saves a machine.
+var operations = map[libvirt.DomainJobOperation]string{
+	libvirt.DomainJobOperationStrMigrationOut: migrationOut, libvirt.DomainJobOperationStrSave: "save",
+	libvirt.DomainJobOperationStrDump: "dump", libvirt.DomainJobOperationStrSnapshot: "snapshot", libvirt.DomainJobOperationStrBackup: "backup",
+}
+
 // procJobStats is REMOTE_PROC_DOMAIN_GET_JOB_STATS.
 const procJobStats = 298
 
@@ -146,13 +153,11 @@ func (c *connection) jobStats(of *domainRef, deadline time.Time) ([]byte, error)
 }
 
 // decode reads the reply to REMOTE_PROC_DOMAIN_GET_JOB_STATS: the job's type
-// and parameters. It returns how many of them mean nothing to us. Without a job the
-// kind is taken away.
+// and parameters, of which one says what kind it is. It returns how many of them
+// mean nothing to us. Without a job there is no kind.
 func (j *Job) decode(payload []byte) (unused int, err error) {
 	w := walker{data: payload}
-	if w.u32() == uint32(libvirt.DomainJobNone) { // else whether its end can be foreseen
-		j.Kind = ""
-	}
+	none := w.u32() == uint32(libvirt.DomainJobNone) // else whether its end can be foreseen
 	var value param
 	var pages, size Num
 	for n := w.u32(); n > 0 && !w.failed; n-- {
@@ -175,6 +180,9 @@ func (j *Job) decode(payload []byte) (unused int, err error) {
 	if pages.Set && size.Set {
 		j.MemoryDirtied = Some(pages.V * size.V)
 	}
+	if none {
+		*j = Job{}
+	}
 	return unused, nil
 }
 
@@ -188,7 +196,12 @@ func (j *Job) set(field []byte, p *param) bool {
 		return store(place, p)
 	}
 	switch string(field) {
-	case "operation", "time_elapsed_net", "time_remaining", "downtime_net", "data_total", "data_processed", "data_remaining", "memory_constant", "memory_normal", "memory_normal_bytes":
+	case "operation":
+		if kind, known := operations[libvirt.DomainJobOperation(p.num.V)]; known {
+			j.Kind = kind
+		}
+		return true
+	case "time_elapsed_net", "time_remaining", "downtime_net", "data_total", "data_processed", "data_remaining", "memory_constant", "memory_normal", "memory_normal_bytes":
 		return true // sums, and parts of what is there
 	}
 	_, compression := cut(field, "compression_")

@@ -179,6 +179,15 @@ func TestEventsTellOfMigrations(t *testing.T) {
 	if got := job(); got != " 0" {
 		t.Errorf("after its end: %q", got)
 	}
+	d.set(func(d *fakeDaemon) {
+		d.domains[1].job = []fakeParam{{"operation", int32(2)}, {"memory_remaining", uint64(10)}}
+	})
+	d.emit(procMigrationPass, d.domains[1].ref(), 1)
+	eventually(t, "a machine that is saved is not said to move", func() bool { return job() == "save 10" })
+	d.set(func(d *fakeDaemon) { d.domains[1].job = []fakeParam{} })
+	if got := job(); got != " 0" {
+		t.Errorf("after it was saved: %q", got)
+	}
 	asked := d.times("job of vm-01")
 	for range 3 {
 		now.advance(time.Minute)

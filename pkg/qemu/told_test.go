@@ -74,12 +74,19 @@ func toldScanner(h *fakeHost, now *clock, programs Programs) *scanner {
 	return s
 }
 
-func TestToldIsFinerThanProc(t *testing.T) {
+// newTold is a scanner of a host with one machine, of which programs tell what is
+// so now.
+func newTold(t *testing.T) (*machine, *fakePrograms, *scanner) {
+	t.Helper()
 	h := newHost(t)
 	m := newMachine(h, 100)
 	m.write()
 	programs := &fakePrograms{threads: m.tell()}
-	s := toldScanner(h, newClock(), programs)
+	return m, programs, toldScanner(h, newClock(), programs)
+}
+
+func TestToldIsFinerThanProc(t *testing.T) {
+	_, _, s := newTold(t)
 	if vm := scan(t, s)[0]; vm.CPU.Time != ticks(34) || s.qemus[0].heard {
 		t.Errorf("what is new is read in /proc: %+v", vm.CPU)
 	}
@@ -186,11 +193,7 @@ func TestWhatIsNotToldIsRead(t *testing.T) {
 }
 
 func TestAnEndedThreadThatIsNotTold(t *testing.T) {
-	h := newHost(t)
-	m := newMachine(h, 100)
-	m.write()
-	programs := &fakePrograms{threads: m.tell()}
-	s := toldScanner(h, newClock(), programs)
+	m, programs, s := newTold(t)
 	scan(t, s)
 	before := scan(t, s)[0].Process.Threads
 	// The I/O thread and the worker end.
@@ -300,11 +303,7 @@ func TestMemoryIsReadWhenItMayHaveChanged(t *testing.T) {
 // TestThreadsThatAreToldOfAreNotListed has a virtual CPU and a worker come, and
 // /proc not say so.
 func TestThreadsThatAreToldOfAreNotListed(t *testing.T) {
-	h := newHost(t)
-	m := newMachine(h, 100)
-	m.write()
-	programs := &fakePrograms{threads: m.tell()}
-	s := toldScanner(h, newClock(), programs)
+	m, programs, s := newTold(t)
 	scan(t, s)
 	m.names, m.runtime = append(m.names, "CPU 1/KVM", "worker"), append(m.runtime, 70e6, 5e6)
 	programs.threads = m.tell()
@@ -416,11 +415,7 @@ func TestAVirtualMachineThatStarts(t *testing.T) {
 // TestNumbersOfThreadsThatComeAgain has a virtual CPU with the number of one
 // that has ended, and more of them than anybody has.
 func TestNumbersOfThreadsThatComeAgain(t *testing.T) {
-	h := newHost(t)
-	m := newMachine(h, 100)
-	m.write()
-	programs := &fakePrograms{threads: m.tell()}
-	s := toldScanner(h, newClock(), programs)
+	m, programs, s := newTold(t)
 	scan(t, s)
 	before := scan(t, s)[0].VCPUs[0].Time.V
 	programs.threads = m.tell()

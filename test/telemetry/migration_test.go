@@ -60,6 +60,9 @@ func TestMigration(t *testing.T) {
 			t.Fatal(migration.Hurry(t.Context()))
 		default:
 		}
+		if _, told := page.Value("virtnode_vm_job_state", "uuid", uuid, "job", "migration out"); !told {
+			return fmt.Errorf("its job is %v", page.Select("virtnode_vm_job_state", "uuid", uuid))
+		}
 		for _, sample := range migrating(page, uuid) {
 			if sample.Value > 1<<20 {
 				return nil // bytes that were sent, or are to be sent
