@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/util/yaml"
 	"k8s.io/client-go/discovery"
 	"k8s.io/client-go/discovery/cached/memory"
 	"k8s.io/client-go/dynamic"
@@ -143,6 +144,32 @@ func byName(objects []unstructured.Unstructured) map[string]any {
 func TestChartInstallsWhatKustomizeInstalls(t *testing.T) {
 	if diff := cmp.Diff(byName(kustomize(t, "privileged")), byName(chart(t))); diff != "" {
 		t.Errorf("the chart differs from deploy/daemonset (-kustomize +Helm):\n%s", diff)
+	}
+}
+
+// TestPodMonitorLeavesTheLabelsOfVMs: the operator gives every target the labels
+// namespace and pod, and without honorLabels those of VMs would make way.
+func TestPodMonitorLeavesTheLabelsOfVMs(t *testing.T) {
+	hosttest.Need(t, hosttest.Cluster, cluster.MissingPackaging())
+	text, err := os.ReadFile(filepath.Join(hosttest.Root(), "deploy", "monitoring", "podmonitor.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := unstructured.Unstructured{}
+	if err := yaml.Unmarshal(text, &want.Object); err != nil {
+		t.Fatal(err)
+	}
+	endpoints, _, err := unstructured.NestedSlice(want.Object, "spec", "podMetricsEndpoints")
+	if err != nil || len(endpoints) != 1 || endpoints[0].(map[string]any)["honorLabels"] != true {
+		t.Errorf("the endpoints are %v, %v: want one that honors labels", endpoints, err)
+	}
+	objects := chart(t, "podMonitor.enabled=true")
+	at := slices.IndexFunc(objects, func(object unstructured.Unstructured) bool { return object.GetKind() == "PodMonitor" })
+	if at < 0 {
+		t.Fatal("the chart has no PodMonitor")
+	}
+	if diff := cmp.Diff(want.Object["spec"], objects[at].Object["spec"]); diff != "" {
+		t.Errorf("the chart's PodMonitor differs from deploy/monitoring (-want +Helm):\n%s", diff)
 	}
 }
 
