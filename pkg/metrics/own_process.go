@@ -73,8 +73,11 @@ func (p *ownProcess) Collect(metrics chan<- prometheus.Metric) {
 func openDescriptors() (int, error) {
 	const dir = "/proc/self/fd"
 	info, err := os.Stat(dir)
-	if err != nil || info.Size() > 0 {
-		return int(info.Size()), err
+	if err != nil {
+		return 0, err
+	}
+	if size := info.Size(); size > 0 {
+		return int(size), nil
 	}
 	names, err := os.ReadDir(dir)
 	return len(names) - 1, err // less the one it is read with
