@@ -114,7 +114,7 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 		},
 		"a maximum age below the budget": {
 			"telemetry:\n  budget: 2s\n  maxAge: 1s\n",
-			"line 3: telemetry.maxAge: 1s: want the budget (2s) to 1h",
+			"line 3: telemetry.maxAge: 1s: want the budget (2s) to 10m",
 		},
 		"a default that no longer fits": {
 			"telemetry:\n  budget: 10s\n",

@@ -106,8 +106,8 @@ func validateTelemetry(telemetry Telemetry, known Known) []Error {
 	if telemetry.CallTimeout < telemetry.Budget || telemetry.CallTimeout > 10*time.Minute {
 		bad("callTimeout", "%v: want the budget (%v) to 10m", telemetry.CallTimeout, telemetry.Budget)
 	}
-	if telemetry.MaxAge < telemetry.Budget || telemetry.MaxAge > time.Hour {
-		bad("maxAge", "%v: want the budget (%v) to 1h", telemetry.MaxAge, telemetry.Budget)
+	if telemetry.MaxAge < telemetry.Budget || telemetry.MaxAge > 10*time.Minute {
+		bad("maxAge", "%v: want the budget (%v) to 10m", telemetry.MaxAge, telemetry.Budget)
 	}
 	for _, name := range slices.Sorted(maps.Keys(telemetry.Groups)) {
 		if !slices.Contains(known.Groups, name) {
