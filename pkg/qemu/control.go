@@ -28,8 +28,8 @@ const (
 // says, and whether their guest agent is there. Over one connection it hears
 // of events, over another it asks for the XML that they changed; so a domain
 // whose XML hangs delays neither events nor statistics. Which domains there
-// are the light class says. A round of questions is begun by an event or a
-// scrape; nothing else wakes it.
+// are the light class says. A round of questions is begun by an event, or by a
+// scrape.
 type control struct {
 	daemon *daemon
 	now    func() time.Time
@@ -47,7 +47,8 @@ type control struct {
 	synced    time.Time // when all XML was to be read last
 	flight    chan struct{}
 	begun     time.Time
-	failures  int // rounds in a row
+	starter   *time.Timer // begins a round for an event that came too soon after another
+	failures  int         // rounds in a row
 	notBefore time.Time
 	state     SourceState
 }
@@ -68,11 +69,18 @@ type followed struct {
 }
 
 func newControl(d *daemon, c *Collector) *control {
-	return &control{
+	follows := &control{
 		daemon: d, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, begin: c.begin,
 		mu: &c.data, domains: make(map[[16]byte]*followed),
 		state: SourceState{Source: d.target.name, Class: Control, Reason: Pending},
 	}
+	follows.starter = time.AfterFunc(time.Hour, func() {
+		follows.mu.Lock()
+		defer follows.mu.Unlock()
+		follows.wake(follows.now())
+	})
+	follows.starter.Stop()
+	return follows
 }
 
 // start takes over which domains the light class has just listed, and begins
@@ -124,11 +132,22 @@ func (c *control) expire(now time.Time) {
 func (c *control) wake(now time.Time) {
 	idle := (c.listening || c.deaf) && c.state.Reason == Ready && c.nextStale(now) == nil
 	if c.closed || c.flight != nil || now.Before(c.notBefore) || idle {
+		c.postpone(now)
 		return
 	}
 	flight := make(chan struct{})
 	if c.begin(func() { c.round(flight) }) {
 		c.flight, c.begun = flight, now
+	}
+}
+
+// postpone has a round begun for what was read too recently to be read now. c.mu is
+// held.
+func (c *control) postpone(now time.Time) {
+	for _, domain := range c.domains {
+		if rest := domain.notBefore.Sub(now); domain.stale && rest > 0 && rest <= xmlPace && !c.closed {
+			c.starter.Reset(rest)
+		}
 	}
 }
 
@@ -170,6 +189,7 @@ func (c *control) round(flight chan struct{}) {
 				c.store(err)
 			}
 			c.flight = nil
+			c.postpone(c.now())
 			close(flight)
 		}
 		c.mu.Unlock()
@@ -390,4 +410,5 @@ func (c *control) stop() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
+	c.starter.Stop()
 }

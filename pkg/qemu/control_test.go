@@ -115,7 +115,7 @@ func TestControlTakesAFloodOfEventsForOne(t *testing.T) {
 		t.Errorf("401 events read the XML %d times", n-1)
 	}
 	c.clock.advance(xmlPace)
-	c.until("the last event is not lost", func(VM) bool { return c.fake.readsOfWeb() == 3 })
+	eventually(t, "the last event is not lost, and nobody scrapes", func() bool { return c.fake.readsOfWeb() == 3 })
 }
 
 func TestControlForgetsWhatIsGone(t *testing.T) {
