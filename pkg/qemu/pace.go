@@ -115,7 +115,7 @@ func (m *monitor) rest(g *guest, group libvirt.DomainStatsTypes, before *VM) tim
 		rest, tells = m.later(), g.ref.number != inactive && !stoodStill(vm, before)
 	case libvirt.DomainStatsBalloon:
 		memory := &vm.Memory
-		tells = memory.LastUpdate.Set || memory.Available.Set || memory.Unused.Set || memory.Usable.Set
+		tells = !g.counted || memory.LastUpdate.Set || memory.Available.Set || memory.Unused.Set || memory.Usable.Set
 		if !g.silentBalloon {
 			rest = m.later()
 		}

@@ -202,9 +202,13 @@ func TestWithoutEventsABalloonIsAskedNowAndThen(t *testing.T) {
 func TestWithoutItsProcessAMachineIsAskedForItsCPUs(t *testing.T) {
 	h, now := newHost(t), newClock()
 	d := fleet(t, h, 1)
+	d.control.xml = map[string]string{"vm-00": domainText} // whose balloon tells nothing
 	c := run(t, patient(h, now))
-	for range 4 {
-		if vm := c.Collect(t.Context()).VMs[0]; vm.CPU.Time != Some(12_345_678_901) {
+	for i := range uint64(4) {
+		d.set(func(d *fakeDaemon) {
+			d.domains[0].params[memory] = []fakeParam{{"balloon.current", uint64(1)}, {"balloon.rss", i + 1}}
+		})
+		if vm := c.Collect(t.Context()).VMs[0]; vm.CPU.Time != Some(12_345_678_901) || vm.Memory.Resident != Some((i+1)<<10) {
 			t.Errorf("%+v", vm)
 		}
 		now.advance(15 * time.Second)
