@@ -37,10 +37,16 @@ func (t target) limit() uint32 {
 	return maxReply
 }
 
+// maxUserDomains bounds what a user's daemon may tell of: series are everybody's.
+const maxUserDomains = 256
+
 // domains is how many domains the daemon may have.
 func (t target) domains() int {
-	if t.pod != "" {
+	switch {
+	case t.pod != "":
 		return 1
+	case t.owner >= 0:
+		return maxUserDomains
 	}
 	return maxDomains
 }

@@ -117,6 +117,11 @@ func statLine(pid int, comm string, ticks, start uint64) string {
 		pid, comm, ticks-system, system, start)
 }
 
+// kernelThread makes a line of /proc/PID/stat one of a thread of the kernel's.
+func kernelThread(line string) string {
+	return strings.Replace(line, " -1 4194560 ", " -1 2129984 ", 1)
+}
+
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, met func() bool) {
 	t.Helper()

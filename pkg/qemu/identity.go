@@ -3,10 +3,7 @@ package qemu
 import (
 	"bytes"
 	"strings"
-	"time"
 	"unicode/utf8"
-
-	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
 // Kind says who manages a machine.
@@ -124,53 +121,6 @@ func parsePodCgroup(data []byte) string {
 		}
 	}
 	return ""
-}
-
-// podFinder knows in which pods processes run, which never changes.
-type podFinder struct {
-	root  *hostfs.Root
-	outer string // the pod that holds this whole host, if one does
-	known map[podProcess]string
-	spare map[podProcess]string
-}
-
-// podProcess is a process, and not a later one with its number.
-type podProcess struct {
-	pid   int
-	start time.Time
-}
-
-func newPodFinder(root *hostfs.Root) *podFinder {
-	return &podFinder{root: root, known: make(map[podProcess]string), spare: make(map[podProcess]string)}
-}
-
-// find fills in the pods of machines of the kernel class. A process whose
-// control group cannot be read is in none for now.
-func (f *podFinder) find(vms []VM) {
-	clear(f.spare)
-	if len(vms) > len(f.known) {
-		f.outer, _ = f.read(1)
-	}
-	for i := range vms {
-		process := podProcess{vms[i].Process.PID, vms[i].Process.Start}
-		uid, found := f.known[process]
-		if !found {
-			var err error
-			if uid, err = f.read(process.pid); err != nil {
-				continue
-			}
-			if uid == f.outer {
-				uid = ""
-			}
-		}
-		vms[i].Pod, f.spare[process] = uid, uid
-	}
-	f.known, f.spare = f.spare, f.known
-}
-
-func (f *podFinder) read(pid int) (string, error) {
-	data, err := f.root.ReadFile(procPath(pid, "cgroup"))
-	return parsePodCgroup(data), err
 }
 
 // podOfGroup returns the UID of the pod that a control group is of.

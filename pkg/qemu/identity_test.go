@@ -190,13 +190,14 @@ func TestPodsOfProcesses(t *testing.T) {
 	h.write("/proc/1/cgroup", "0::/init.scope\n")
 	h.write("/proc/10/cgroup", "0::/machine.slice/x\n")
 	h.write("/proc/20/cgroup", "0::/kubepods/pod"+podA+"/compute\n")
-	f := newPodFinder(h.root)
+	for pid := 10; pid <= 30; pid += 10 {
+		h.process(pid, uint64(pid), "qemu-kvm\x00", 1)
+	}
+	s := h.scanner(newClock())
 	find := func(want ...string) {
 		t.Helper()
-		vms := []VM{{Process: &Process{PID: 10}}, {Process: &Process{PID: 20}}, {Process: &Process{PID: 30}}}
-		f.find(vms)
 		var have []string
-		for _, vm := range vms {
+		for _, vm := range scan(t, s) {
 			have = append(have, vm.Pod)
 		}
 		if diff := cmp.Diff(want, have); diff != "" {
@@ -205,10 +206,10 @@ func TestPodsOfProcesses(t *testing.T) {
 	}
 	find("", podA, "")
 	h.write("/proc/20/cgroup", "0::/\n") // a process cannot leave: it is not asked again
-	h.write("/proc/30/cgroup", "0::/kubepods/pod"+podB+"\n")
-	find("", podA, podB)
+	find("", podA, "")
 	h.write("/proc/1/cgroup", "0::/kubepods/pod"+podA+"/node\n") // the host itself runs in a pod
-	f = newPodFinder(h.root)
 	h.write("/proc/20/cgroup", "0::/kubepods/pod"+podA+"/node/libvirtd\n")
+	h.write("/proc/30/cgroup", "0::/kubepods/pod"+podB+"\n")
+	s = h.scanner(newClock())
 	find("", "", podB)
 }

@@ -1,128 +1,12 @@
 package qemu
 
 import (
-	"bytes"
 	"encoding/binary"
 	"fmt"
-	"os"
-	"path"
-	"strings"
 	"time"
 
 	"github.com/digitalocean/go-libvirt"
-
-	"github.com/virtnode/nodeagent/internal/hostfs"
 )
-
-// jobs knows which machines have a long job on their hands, such as a
-// migration, without asking anybody: libvirt notes it in the status file that
-// it keeps of each machine that runs, and replaces that file when a job begins
-// or ends. So while nothing happens, a look at the directory is all. Where there are
-// no such files, as in a pod, events tell of migrations.
-type jobs struct {
-	root  *hostfs.Root
-	dir   string // host path; empty when the files are not to be trusted
-	told  bool   // by files
-	seen  time.Time
-	files map[string]statusFile
-}
-
-// statusFile is what is known of one machine's status file.
-type statusFile struct {
-	changed time.Time
-	job     string
-}
-
-func newJobs(root *hostfs.Root, t target) *jobs {
-	j := &jobs{root: root, files: make(map[string]statusFile)}
-	switch {
-	case t.owner >= 0 || t.pod != "": // the user's to write, or the pod's
-	case t.socket != "":
-		j.dir = path.Join(path.Dir(t.socket), "qemu")
-	default:
-		j.dir = path.Join(t.dir, "qemu")
-	}
-	return j
-}
-
-// mtimeGrain is how old a change must be for another one to show in the time
-// that the file system keeps.
-const mtimeGrain = time.Second
-
-// refresh looks at the status files of domains if any file has changed. What
-// cannot be read has no job.
-func (j *jobs) refresh(domains []domainRef) {
-	if j.dir == "" {
-		return
-	}
-	changed, err := j.changed(j.dir)
-	j.told = true
-	switch {
-	case err != nil:
-		j.seen, j.told = time.Time{}, false
-		clear(j.files)
-		return
-	case changed.Equal(j.seen):
-		return
-	}
-	if j.seen = changed; time.Since(changed) < mtimeGrain {
-		j.seen = time.Time{}
-	}
-	files := make(map[string]statusFile, len(domains))
-	for _, domain := range domains {
-		if domain.number == inactive || strings.Contains(domain.name, "/") {
-			continue
-		}
-		name := path.Join(j.dir, domain.name+".xml")
-		file := j.files[domain.name]
-		at, err := j.changed(name)
-		if err != nil {
-			continue
-		}
-		if !at.Equal(file.changed) || time.Since(at) < mtimeGrain {
-			data, err := j.root.ReadFile(name)
-			if err != nil {
-				continue
-			}
-			file = statusFile{at, parseJob(data)}
-		}
-		files[domain.name] = file
-	}
-	j.files = files
-}
-
-// changed returns when a file or directory was last changed.
-func (j *jobs) changed(name string) (time.Time, error) {
-	full, err := j.root.Resolve(name)
-	if err != nil {
-		return time.Time{}, err
-	}
-	info, err := os.Stat(full)
-	if err != nil {
-		return time.Time{}, err
-	}
-	return info.ModTime(), nil
-}
-
-// of returns the job of a domain, or none.
-func (j *jobs) of(name string) string { return j.files[name].job }
-
-// parseJob reads the kind of job from a status file of libvirt, in libvirt's
-// words: what is in the XML before the domain itself, whose metadata can be
-// anything.
-func parseJob(data []byte) string {
-	data, _, found := bytes.Cut(data, []byte("<domain "))
-	_, job, _ := bytes.Cut(data, []byte("<job "))
-	job, _, _ = bytes.Cut(job, []byte(">"))
-	_, kind, _ := bytes.Cut(job, []byte(" async='"))
-	kind, _, ended := bytes.Cut(kind, []byte("'"))
-	for _, known := range jobKinds {
-		if found && ended && string(kind) == known {
-			return known
-		}
-	}
-	return ""
-}
 
 // jobKinds are the jobs that libvirt has statistics of, but for its start of a
 // machine and the arriving end of a migration.

@@ -24,39 +24,66 @@ func (h *fakeHost) age(name string, days int) {
 	}
 }
 
-func TestParseJob(t *testing.T) {
-	for text, want := range map[string]string{
-		statusXML("  <job type='none' async='none'/>"):                                          "",
-		statusXML("  <job type='query' async='migration out' phase='perform3' flags='0x0'>"):    "migration out",
-		statusXML("  <job type='none' async='save' flags='0x0' asyncStarted='1795514480805'/>"): "save",
-		statusXML("  <job type='none' async='migration in' phase='prepare'/>"):                  "",
-		statusXML("  <job type='none' async='save"):                                             "",
-		"<domain >": "",
-		"":          "",
+func TestParseStatusFile(t *testing.T) {
+	for text, want := range map[string]statusFile{
+		statusXML("  <job type='none' async='none'/>"):                                          {pid: 36},
+		statusXML("  <job type='query' async='migration out' phase='perform3' flags='0x0'>"):    {pid: 36, job: "migration out"},
+		statusXML("  <job type='none' async='save' flags='0x0' asyncStarted='1795514480805'/>"): {pid: 36, job: "save"},
+		statusXML("  <job type='none' async='migration in' phase='prepare'/>"):                  {pid: 36},
+		statusXML("  <job type='none' async='save"):                                             {pid: 36},
+		"<domstatus state='running' pid='x'><domain ":                                           {},
+		"<domstatus state='running' pid='-7'><domain ":                                          {},
+		"<domstatus state='running'><domain pid='8' ":                                           {},
+		"<domstatus state='running' pid='8'>":                                                   {},
+		"<domain >":                                                                             {},
+		"":                                                                                      {},
 	} {
-		if got := parseJob([]byte(text)); got != want {
-			t.Errorf("%q in %s, want %q", got, text, want)
+		if got := parseStatusFile([]byte(text)); got != want {
+			t.Errorf("%+v in %s, want %+v", got, text, want)
 		}
 	}
 }
 
-func FuzzParseJob(f *testing.F) {
+func FuzzParseStatusFile(f *testing.F) {
 	f.Add([]byte(statusXML("  <job type='none' async='save' flags='0x0'/>")))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		if job := parseJob(data); job != "" && len(data) < len("<job async=''<domain ")+len(job) {
-			t.Errorf("%q in %q", job, data)
+		file := parseStatusFile(data)
+		if file.job != "" && len(data) < len("<job async=''<domain ")+len(file.job) || file.pid < 0 {
+			t.Errorf("%+v in %q", file, data)
 		}
 	})
 }
 
+// TestTheProcessThatLibvirtStartedIsTheMachine: anybody may start one that claims
+// to be it.
+func TestTheProcessThatLibvirtStartedIsTheMachine(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.domains = []fakeDomain{domainNamed("web", 1)}
+	_, uuid := uuidOf(1)
+	h.process(20, 1, "qemu-kvm\x00-name\x00web\x00-uuid\x00"+uuid+"\x00", 500) // the older one
+	h.process(36, 9, "qemu-kvm\x00-name\x00guest=web\x00-uuid\x00"+uuid+"\x00", 30)
+	h.process(40, 9, "qemu-kvm\x00-name\x00impostor\x00-uuid\x00"+uuid+"\x00", 500)
+	h.write("/run/libvirt/qemu/web.xml", statusXML(""))
+	s := run(t, patient(h, now)).Collect(t.Context())
+	var have []string
+	for _, vm := range s.VMs {
+		have = append(have, fmt.Sprintf("%s %s %d", vm.Name, vm.Source, vm.Process.PID))
+	}
+	if diff := cmp.Diff([]string{"impostor proc 40", "web " + system + " 36"}, have); diff != "" || s.Duplicates != 1 {
+		t.Errorf("%d left out; %s", s.Duplicates, diff)
+	}
+}
+
 func TestStatusFilesOfOthersAreNotRead(t *testing.T) {
 	for _, theirs := range []target{sessionTarget(1000), {name: "pod:1", dir: "/pods", pod: "1", owner: -1}} {
-		if dir := newJobs(nil, theirs).dir; dir != "" {
+		if dir := newNotes(nil, theirs).dir; dir != "" {
 			t.Errorf("%s: %s is read", theirs.name, dir)
 		}
 	}
 	for dir, ours := range map[string]target{"/run/libvirt/qemu": {dir: "/run/libvirt", owner: -1}, "/x/qemu": {socket: "/x/sock", owner: -1}} {
-		if got := newJobs(nil, ours).dir; got != dir {
+		if got := newNotes(nil, ours).dir; got != dir {
 			t.Errorf("%s instead of %s", got, dir)
 		}
 	}

@@ -22,6 +22,7 @@ type entry struct {
 	agent                   Num
 	light, monitor, process *VM
 	counted                 bool // CPU times are the kernel's to tell
+	pid                     int  // of its process, as the daemon noted it; 0: unknown
 	health                  Health
 }
 
@@ -31,11 +32,19 @@ type merger struct {
 	entries        []entry
 	seen           map[identityKey]bool
 	byUUID, byName map[place]int
-	duplicates     int // entries dropped because another machine has the same identity
+	duplicates     int  // entries dropped because another machine has the same identity
+	early          bool // the kernel class has not told anything yet
+
+	// named is how machines were called by the daemon that knew their process
+	// last: they are still called so when it does not answer.
+	named, before map[ProcessID]naming
 }
 
 func newMerger() *merger {
-	return &merger{seen: make(map[identityKey]bool), byUUID: make(map[place]int), byName: make(map[place]int)}
+	return &merger{
+		seen: make(map[identityKey]bool), byUUID: make(map[place]int), byName: make(map[place]int),
+		named: make(map[ProcessID]naming), before: make(map[ProcessID]naming),
+	}
 }
 
 func (m *merger) reset() {
@@ -65,6 +74,8 @@ func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Ti
 		vm := &light.vms[i]
 		e := entry{light: vm}
 		e.monitor, e.health, e.counted = d.monitor.numbers(&light.refs[i], now)
+		e.counted = e.counted || m.early
+		e.pid = d.monitor.process(&light.refs[i])
 		e.definition, e.agent = d.control.about(&light.refs[i])
 		e.naming = identify(vm.Name, vm.Source, e.definition, in)
 		m.add(e, vm.UUID)
@@ -72,9 +83,9 @@ func (m *merger) addDaemon(light *reading, d *daemonSources, in pod, now time.Ti
 }
 
 // addProcesses gives each machine its process: the one with its UUID, or
-// with its name when the process has no UUID. Of several that claim it, one that
-// is not shut off has it, and of those the one that was added first. What is left
-// is a machine of which no daemon knows.
+// with its name when the process has no UUID. Of several machines, one that is not
+// shut off has it, and of those the one that was added first; of several processes
+// the one that the daemon started. What is left is a machine of which no daemon knows.
 func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
 	for _, off := range []bool{false, true} {
 		for i := range m.entries {
@@ -87,17 +98,43 @@ func (m *merger) addProcesses(processes []VM, podOf func(uid string) pod) {
 		}
 	}
 	for i := range processes {
-		process := &processes[i]
-		at, found := m.byUUID[place{process.Pod, process.UUID}]
-		if process.UUID == "" {
-			at, found = m.byName[place{process.Pod, process.Name}]
-		}
-		if found && m.entries[at].process == nil {
-			m.entries[at].process = process
-		} else {
-			m.add(entry{naming: identify(process.Name, SourceProc, nil, podOf(process.Pod)), process: process}, process.UUID)
+		if e := m.claimed(&processes[i]); e != nil && e.pid == processes[i].Process.PID {
+			e.process = &processes[i]
 		}
 	}
+	m.named, m.before = m.before, m.named
+	clear(m.named)
+	for i := range processes {
+		process := &processes[i]
+		id := ProcessID{process.Process.PID, process.Process.Start}
+		e := m.claimed(process)
+		if e != nil && e.process == nil {
+			e.process = process
+		}
+		called, known := m.before[id]
+		switch {
+		case e != nil && e.process == process:
+			m.named[id] = e.naming
+			continue
+		case e == nil && known:
+			m.named[id] = called
+		default:
+			called = identify(process.Name, SourceProc, nil, podOf(process.Pod))
+		}
+		m.add(entry{naming: called, process: process}, process.UUID)
+	}
+}
+
+// claimed returns the machine that a process claims to be, or nil.
+func (m *merger) claimed(process *VM) *entry {
+	at, found := m.byUUID[place{process.Pod, process.UUID}]
+	if process.UUID == "" {
+		at, found = m.byName[place{process.Pod, process.Name}]
+	}
+	if !found {
+		return nil
+	}
+	return &m.entries[at]
 }
 
 func claim(table map[place]int, at place, entry int) {

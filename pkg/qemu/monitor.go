@@ -33,7 +33,8 @@ type monitor struct {
 	maxAge time.Duration
 	slots  int // calls at a time
 	begin  func(func()) bool
-	jobs   *jobs // nil: nobody wants to know; used by start only
+	notes  *notes // used by start only
+	jobs   bool   // somebody wants to know of them
 
 	control   *control
 	processes map[place]signs // the collector's, of the kernel class
@@ -60,9 +61,10 @@ type guest struct {
 	ref           domainRef
 	uuid          string
 	seen          uint64 // number of the last list that had it
-	job           string
-	counted       bool // the kernel class has known its process
-	silentBalloon bool // events tell of all that its balloon can tell
+	pid           int    // of its process, as libvirt notes it; 0: unknown
+	job           string // as libvirt notes it, or events tell; none: empty
+	counted       bool   // the kernel class has known its process
+	silentBalloon bool   // events tell of all that its balloon can tell
 	signs         signs
 	wanted        libvirt.DomainStatsTypes // of the round that it is in
 	urgent        bool                     // it has no numbers to serve meanwhile, or old ones
@@ -88,7 +90,7 @@ type round struct {
 func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 	m := &monitor{
 		daemon: d, control: control, processes: c.processes, now: c.opt.Now, log: c.opt.Log, limit: c.opt.CallTimeout, wait: c.opt.Budget, maxAge: c.opt.MaxAge,
-		groups: bitsOf(Monitor, c.opt.Groups), names: internTable(c.opt.KVMStats),
+		notes: newNotes(d.root, d.target), groups: bitsOf(Monitor, c.opt.Groups), names: internTable(c.opt.KVMStats),
 		slots: c.opt.MonitorCalls, begin: c.begin, mu: &c.data, guests: make(map[[16]byte]*guest),
 		state: SourceState{Source: d.target.name, Class: Monitor, Reason: Pending},
 	}
@@ -99,9 +101,8 @@ func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 		m.staff()
 	})
 	m.starter.Stop()
-	if on, set := c.opt.Groups[jobGroup]; on || !set {
-		m.jobs = newJobs(d.root, d.target)
-	}
+	on, set := c.opt.Groups[jobGroup]
+	m.jobs = on || !set
 	return m
 }
 
@@ -109,9 +110,7 @@ func newMonitor(d *daemon, control *control, c *Collector) *monitor {
 // and of which a group's rest is over, but for those that are being asked
 // already and those in quarantine.
 func (m *monitor) start(refs []domainRef) {
-	if m.jobs != nil {
-		m.jobs.refresh(refs)
-	}
+	m.notes.refresh(refs)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.closed {
@@ -179,10 +178,14 @@ func (m *monitor) update(refs []domainRef) {
 			g.counted = false
 			g.health, g.timeouts, g.suspect, g.notBefore = Health{Reason: Pending, Abandoned: g.health.Abandoned}, 0, false, time.Time{}
 		}
-		if g.ref, g.seen = ref, m.lists; m.jobs != nil {
-			if g.job = m.jobs.of(ref.name); !m.jobs.told {
-				g.job = m.control.job(&ref)
-			}
+		noted := m.notes.of(ref.name)
+		g.ref, g.seen, g.pid, g.job = ref, m.lists, noted.pid, ""
+		switch {
+		case !m.jobs:
+		case m.notes.told:
+			g.job = noted.job
+		default:
+			g.job = m.control.job(&ref)
 		}
 		m.observe(g)
 	}
@@ -312,6 +315,14 @@ func (m *monitor) numbers(ref *domainRef, now time.Time) (vm *VM, health Health,
 		return nil, health, g.counted
 	}
 	return &g.last.vms[0], health, g.counted
+}
+
+// process returns a machine's process, as libvirt notes it, or 0. m.mu is held.
+func (m *monitor) process(ref *domainRef) int {
+	if g := m.guests[ref.uuid]; g != nil && g.ref.number == ref.number {
+		return g.pid
+	}
+	return 0
 }
 
 // stop makes the end known. Calls on their way end with the daemon's life.

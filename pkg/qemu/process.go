@@ -154,14 +154,6 @@ func roleOf(comm []byte, main bool) (role Role, part []byte) {
 	return RoleOther, nil
 }
 
-// vhostOwner returns the process that a kernel thread named vhost-PID works
-// for (kernels before 6.4; later ones make it a thread of that process).
-func vhostOwner(comm string) (int, bool) {
-	number, found := strings.CutPrefix(comm, "vhost-")
-	pid, err := strconv.Atoi(number)
-	return pid, found && err == nil && pid > 0
-}
-
 // programName returns the last part of what /proc/PID/exe points to.
 func programName(link string) string {
 	return strings.TrimSuffix(path.Base(link), " (deleted)")

@@ -1,7 +1,9 @@
 package qemu
 
 import (
+	"bytes"
 	"fmt"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -108,16 +110,83 @@ func TestScanFindsOnlyMachines(t *testing.T) {
 	h.write("/proc/12/stat", strings.Replace(statLine(12, "qemu-system-x86", 1, 2), ") S", ") Z", 1))
 	h.write("/proc/13/comm", "bash\n")
 	h.write("/proc/14/comm", "vhost-10\n")
-	h.write("/proc/14/stat", statLine(14, "vhost-10", 33, 3))
+	h.write("/proc/14/stat", kernelThread(statLine(14, "vhost-10", 33, 3)))
+	h.write("/proc/16/comm", "vhost-10\n")
+	h.write("/proc/16/stat", statLine(16, "vhost-10", 77, 3)) // calls itself so
 	h.write("/proc/self/comm", "qemu-kvm\n")
 	h.process(15, 3, "qemu-kvm\x00", 1)
 	h.remove("/proc/15/stat") // ends while it is being read
-	vms := scan(t, h.scanner(newClock()))
+	s := h.scanner(newClock())
+	vms := scan(t, s)
 	if len(vms) != 1 || vms[0].Name != "a" || vms[0].Process.PID != 10 {
 		t.Fatalf("%+v", vms)
 	}
 	if got := vms[0].Process.Threads[RoleVhost].CPU; got != ticks(33) {
 		t.Errorf("the kernel thread that works for it: %+v", got)
+	}
+	h.write("/proc/14/stat", statLine(14, "vhost-10", 99, 4)) // somebody took the number and the name
+	for range 2 {
+		if got := scan(t, s)[0].Process.Threads[RoleVhost].CPU; got != ticks(33) {
+			t.Errorf("when the kernel thread has ended: %+v", got)
+		}
+	}
+}
+
+// TestKernelThreadsAreKnown on the kernel that runs this.
+func TestKernelThreadsAreKnown(t *testing.T) {
+	for name, want := range map[string]bool{"/proc/self/stat": false, "/proc/2/stat": true} {
+		data, err := os.ReadFile(name)
+		if err != nil || want && !bytes.Contains(data, []byte("(kthreadd)")) {
+			continue // this is the namespace of a container
+		}
+		if now, err := parseStat(data); err != nil || now.kernel != want {
+			t.Errorf("%s: %+v, %v", name, now, err)
+		}
+	}
+}
+
+// TestAPodHasOnlySoManyMachines: whoever is in a pod may call any process QEMU.
+func TestAPodHasOnlySoManyMachines(t *testing.T) {
+	h, now := newHost(t), newClock()
+	h.write("/proc/1/cgroup", "0::/init.scope\n")
+	for pid := 100; pid < 100+3*mostOfPod; pid++ {
+		h.process(pid, uint64(pid), "qemu-kvm\x00", 1)
+		h.write(fmt.Sprintf("/proc/%d/cgroup", pid), "0::/kubepods/pod"+podA+"/compute\n")
+	}
+	h.process(200, 200, "qemu-kvm\x00-name\x00other\x00", 1)
+	h.write("/proc/200/cgroup", "0::/kubepods/pod"+podB+"/compute\n")
+	h.process(201, 201, "qemu-kvm\x00-name\x00host\x00", 1)
+	s := h.scanner(now)
+	count := func() (a, b, host int) {
+		for _, vm := range scan(t, s) {
+			switch vm.Pod {
+			case podA:
+				a++
+			case podB:
+				b++
+			default:
+				host++
+			}
+		}
+		return a, b, host
+	}
+	for range 2 {
+		if a, b, host := count(); a != mostOfPod || b != 1 || host != 1 {
+			t.Errorf("%d machines of a crowded pod, %d of another, %d of the host", a, b, host)
+		}
+	}
+	for pid := 100; pid < 100+3*mostOfPod; pid++ {
+		if s.processes[pid].qemu != nil {
+			h.remove(fmt.Sprintf("/proc/%d", pid))
+			break
+		}
+	}
+	if a, _, _ := count(); a != mostOfPod-1 {
+		t.Errorf("%d machines when one has ended", a)
+	}
+	now.advance(mostRescan)
+	if a, _, _ := count(); a != mostOfPod {
+		t.Errorf("%d machines when there is place for another", a)
 	}
 }
 

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,6 +25,9 @@ const (
 	// look: one that was seen between fork and exec is found at the latest then.
 	// The time doubles with each further look, up to mostRescan.
 	rescan, mostRescan = 10 * time.Second, 5 * time.Minute
+	// mostOfPod bounds the QEMUs of one pod, which has a machine or two: whoever is
+	// in a pod may call any process that.
+	mostOfPod = 8
 )
 
 // scanner reads the kernel class. It remembers what a process is and keeps
@@ -37,8 +41,9 @@ type scanner struct {
 	boot       int64 // Unix seconds; 0 until read
 	round      uint64
 	processes  map[int]process
-	qemus      []*emulator // the oldest first
-	machines   []*emulator // those of them that this reading is about
+	pods       map[string]int // QEMUs by the pod that they run in
+	qemus      []*emulator    // the oldest first
+	machines   []*emulator    // those of them that this reading is about
 	namespaces map[string]*namespace
 	groups     map[groupKey]int // machines by their topmost control groups
 
@@ -74,6 +79,7 @@ func (p *process) settled(now time.Time) bool {
 type emulator struct {
 	pid   int
 	start uint64 // ticks since boot: another start is another process
+	pod   string // UID of the pod that it runs in, which never changes; empty: none
 	comm  []byte // of its main thread, and of those that it gave no name
 	id    *identity
 
@@ -111,7 +117,7 @@ func newScanner(opt Options) *scanner {
 	s := &scanner{
 		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], programs: opt.Programs, load: opt.Root.File("/proc/loadavg"),
 		byPID:     make(map[int]*Process),
-		processes: make(map[int]process), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
+		processes: make(map[int]process), pods: make(map[string]int), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
 	// The other half is for connections, sockets and whatever else.
 	var limit unix.Rlimit
@@ -133,11 +139,14 @@ func (s *scanner) read(ctx context.Context, memory slab) (reading, error) {
 		}
 	}
 	s.unused = 0
-	if err := s.find(); err != nil {
+	careful := &careful{ctx: ctx, root: s.root}
+	if err := s.find(careful); err != nil {
 		return reading{}, err
 	}
+	if ctx.Err() != nil { // the programs may be another's by now
+		return reading{}, ctx.Err()
+	}
 	s.readTold()
-	careful := &careful{ctx: ctx, root: s.root}
 	out := memory.empty(len(s.qemus))
 	s.machines = s.machines[:0]
 	for _, qemu := range s.qemus {
@@ -163,7 +172,7 @@ func (s *scanner) read(ctx context.Context, memory slab) (reading, error) {
 }
 
 // find brings the table of processes up to date.
-func (s *scanner) find() (err error) {
+func (s *scanner) find(careful *careful) (err error) {
 	if s.pids, err = s.root.ReadNumbers("/proc", s.pids[:0]); err != nil {
 		return err
 	}
@@ -173,7 +182,7 @@ func (s *scanner) find() (err error) {
 		known, found := s.processes[pid]
 		if !found || !known.settled(now) {
 			rest := min(max(2*known.rest, rescan), mostRescan)
-			if known, found = s.identify(pid); !found {
+			if known, found = s.identify(careful, pid); !found {
 				continue
 			}
 			known.due, known.rest = now.Add(rest), rest
@@ -199,28 +208,63 @@ func (s *scanner) find() (err error) {
 	return nil
 }
 
-// identify finds out what a process is; false means that it has gone or is not
-// ours to see.
-func (s *scanner) identify(pid int) (process, bool) {
+// identify finds out what a process is; false means that it has gone, or cannot
+// be told now.
+func (s *scanner) identify(careful *careful, pid int) (process, bool) {
 	comm, err := s.root.ReadString(procPath(pid, "comm"))
 	if err != nil {
 		return process{}, false
 	}
-	if owner, found := vhostOwner(comm); found {
-		return process{vhost: owner}, true
+	if strings.HasPrefix(comm, "vhost-") {
+		data, err := s.root.ReadFile(procPath(pid, "stat"))
+		if err != nil {
+			return process{}, false
+		}
+		if now := counted(s, data, parseStat); now.vhostOwner() != 0 {
+			return process{vhost: now.vhostOwner()}, true
+		}
 	}
 	if !isQEMU(comm) && !s.runsQEMU(pid) {
 		return process{}, true
 	}
+	pod, err := s.podOf(careful, pid)
+	if err != nil {
+		return process{}, false
+	}
+	if pod != "" && s.pods[pod] >= mostOfPod {
+		return process{}, true // until another one has ended
+	}
 	e := &emulator{
-		pid: pid, stat: s.root.File(procPath(pid, "stat")), status: s.root.File(procPath(pid, "status")), io: s.root.File(procPath(pid, "io")),
+		pid: pid, pod: pod, stat: s.root.File(procPath(pid, "stat")), status: s.root.File(procPath(pid, "status")), io: s.root.File(procPath(pid, "io")),
 	}
 	now, err := s.readStat(e)
 	if err != nil {
 		return process{}, false
 	}
 	e.start, e.comm = now.start, slices.Clone(now.comm)
+	s.pods[pod]++
 	return process{qemu: e}, true
+}
+
+// podOf returns the UID of the pod that a process runs in, but of none that holds
+// this whole host.
+func (s *scanner) podOf(careful *careful, pid int) (string, error) {
+	read := func(pid int) (string, error) {
+		root, name := s.root, procPath(pid, "cgroup")
+		return take(careful, patience, "read", name, func() (string, error) {
+			data, _ := root.ReadFile(name) // there is none in a kernel without control groups
+			return parsePodCgroup(data), nil
+		})
+	}
+	pod, err := read(pid)
+	if err != nil || pod == "" {
+		return "", err
+	}
+	outer, err := read(1)
+	if err != nil || pod == outer {
+		return "", err
+	}
+	return pod, nil
 }
 
 // runsQEMU looks at the program of a process, which may have renamed itself.
@@ -232,6 +276,9 @@ func (s *scanner) runsQEMU(pid int) bool {
 // forget gives back what is kept of a process.
 func (s *scanner) forget(pid int) {
 	if e := s.processes[pid].qemu; e != nil {
+		if s.pods[e.pod]--; s.pods[e.pod] == 0 {
+			delete(s.pods, e.pod)
+		}
 		for _, t := range e.threads {
 			t.close(s)
 		}
@@ -259,7 +306,7 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulato
 	if errors.Is(err, errAnother) || gone(err) {
 		// The number may belong to another process by now, a QEMU too.
 		s.forget(e.pid)
-		known, found := s.identify(e.pid)
+		known, found := s.identify(careful, e.pid)
 		if !found || known.qemu == nil {
 			return nil
 		}
@@ -271,7 +318,7 @@ func (s *scanner) readProcess(careful *careful, e *emulator, out *slab) *emulato
 		return nil
 	}
 	vm, p := out.add()
-	vm.Name, vm.UUID, vm.Source, vm.Process = e.id.name, e.id.uuid, SourceProc, p
+	vm.Name, vm.UUID, vm.Pod, vm.Source, vm.Process = e.id.name, e.id.uuid, e.pod, SourceProc, p
 	if vm.Name == "" {
 		vm.Name = "pid:" + strconv.Itoa(e.pid)
 	}

@@ -66,10 +66,9 @@ func newSource(name string, class Class, c *Collector) *source {
 // newProcSource reads the kernel class.
 func newProcSource(c *Collector) *source {
 	s := newSource(SourceProc, Kernel, c)
-	scan, pods := newScanner(c.opt), newPodFinder(c.opt.Root)
+	scan := newScanner(c.opt)
 	s.read = func(ctx context.Context, r *reading) (err error) {
 		*r, err = scan.read(ctx, r.slab)
-		pods.find(r.vms)
 		return err
 	}
 	s.close = scan.close

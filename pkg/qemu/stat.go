@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 )
 
 // stat is what /proc/PID/stat and /proc/PID/task/TID/stat say (proc(5)): of a
@@ -12,12 +14,16 @@ import (
 type stat struct {
 	comm         []byte // valid as long as what it was parsed from
 	state        byte
+	kernel       bool   // it is a thread of the kernel's
 	minor, major uint64 // page faults
 	user, system uint64 // nanoseconds, in ticks of 10 ms
 	threads      uint64 // of the process, alive
 	start        uint64 // ticks since the machine's boot
 	resident     uint64 // pages
 }
+
+// pfKthread is PF_KTHREAD of a task's flags (include/linux/sched.h).
+const pfKthread = 0x00200000
 
 // parseStat reads /proc/PID/stat. The second field is in parentheses and may
 // hold anything, parentheses and blanks too; the last ")" ends it.
@@ -43,6 +49,8 @@ func parseStat(data []byte) (stat, error) {
 		}
 		rest = after
 		switch field {
+		case 9:
+			s.kernel = value&pfKthread != 0
 		case 10:
 			s.minor = value
 		case 12:
@@ -60,6 +68,18 @@ func parseStat(data []byte) (stat, error) {
 		}
 	}
 	return s, nil
+}
+
+// vhostOwner returns the process that a kernel thread named vhost-PID works for
+// (kernels before 6.4; later ones make it a thread of that process), or 0. What
+// anybody else calls itself is its own affair.
+func (s *stat) vhostOwner() int {
+	number, found := strings.CutPrefix(string(s.comm), "vhost-")
+	pid, err := strconv.Atoi(number)
+	if !s.kernel || !found || err != nil {
+		return 0
+	}
+	return max(pid, 0)
 }
 
 // count gives a machine what libvirt reads in the same file: CPU time, where

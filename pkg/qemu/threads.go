@@ -206,8 +206,14 @@ func (s *scanner) followVhost(e *emulator, tid int) {
 	if err != nil {
 		return
 	}
+	now := counted(s, data, parseStat)
+	if now.vhostOwner() != e.pid { // the number is another's by now
+		s.closeFile(file)
+		delete(s.processes, tid)
+		return
+	}
 	s.follow(e, &task{
-		tid: tid, start: counted(s, data, parseStat).start, role: RoleVhost, stat: file,
+		tid: tid, start: now.start, role: RoleVhost, stat: file,
 		sched: s.root.File(procPath(tid, "schedstat")), switches: s.root.File(procPath(tid, "status")),
 	})
 }
