@@ -67,7 +67,7 @@ func Open(name string) (*Root, error) {
 
 // openDir returns the root at dir, which may hold an unpacked recording.
 func openDir(dir string) (*Root, error) {
-	root := &Root{dir: dir, places: new(sync.Map), calls: &calls{hung: make(map[string]*call)}, closed: make(chan struct{})}
+	root := &Root{dir: dir, places: new(sync.Map), calls: newCalls(), closed: make(chan struct{})}
 	manifest, err := readManifest(dir)
 	if err != nil {
 		return nil, err

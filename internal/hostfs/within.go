@@ -30,6 +30,8 @@ type calls struct {
 	hung   map[string]*call // by "OP PATH"
 }
 
+func newCalls() *calls { return &calls{hung: make(map[string]*call)} }
+
 // call is one call; the mutex of calls protects it.
 type call struct {
 	since    time.Time
@@ -39,11 +41,19 @@ type call struct {
 // Within returns the same root with reads that end: at the latest with ctx, or
 // when a single one has not answered in two seconds. What hung before fails at
 // once until it returns, so that however often a host is read, each place
-// holds at most one goroutine, and all of them together at most 32.
+// holds at most one goroutine, and all of them together at most 32; see [Root.Apart].
 func (r *Root) Within(ctx context.Context) *Root {
 	bound := *r
 	bound.ctx = ctx
 	return &bound
+}
+
+// Apart returns the same root with calls of its own: what hangs for others takes
+// no place from its reads, nor the other way round.
+func (r *Root) Apart() *Root {
+	apart := *r
+	apart.calls = newCalls()
+	return &apart
 }
 
 // Hung lists the calls that have not returned, as "OP PATH".

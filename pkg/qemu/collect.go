@@ -131,6 +131,7 @@ func New(opt Options) (*Collector, error) {
 	if opt.MonitorCalls <= 0 {
 		opt.MonitorCalls = 4
 	}
+	opt.Root = opt.Root.Apart()
 	c := &Collector{opt: opt, merger: newMerger(), processes: make(map[place]signs)}
 	c.opt.URIs = slices.Clone(opt.URIs)
 	slices.Sort(c.opt.URIs)
@@ -151,7 +152,8 @@ func New(opt Options) (*Collector, error) {
 }
 
 // Run lets collections happen until ctx is done, and returns when everything
-// they started has ended. A Collector runs once.
+// they started has ended; what the kernel does not let go is waited for no longer
+// than one call may take. A Collector runs once.
 func (c *Collector) Run(ctx context.Context, ready func()) error {
 	c.mu.Lock()
 	if c.life != nil {
@@ -169,10 +171,19 @@ func (c *Collector) Run(ctx context.Context, ready func()) error {
 	c.mu.Lock()
 	c.ended = true
 	c.mu.Unlock()
-	c.work.Wait()
-	c.proc.stop()
-	for _, d := range c.daemons {
-		d.stop()
+	over := make(chan struct{})
+	go func() {
+		defer close(over)
+		c.work.Wait()
+		c.proc.stop()
+		for _, d := range c.daemons {
+			d.stop()
+		}
+	}()
+	select {
+	case <-over:
+	case <-time.After(c.opt.CallTimeout):
+		c.opt.Log.Warn("a reading of VMs hangs in the kernel, and is left to end by itself", "waited", c.opt.CallTimeout)
 	}
 	return nil
 }
@@ -395,9 +406,10 @@ func (c *Collector) assemble() *Snapshot {
 	c.data.Lock()
 	defer c.data.Unlock()
 	s.Time = c.opt.Now()
-	s.Sources = append(s.Sources[:0], c.proc.state)
+	s.Sources = append(s.Sources[:0], c.proc.health(s.Time))
+	c.merger.early = s.Sources[0].LastSuccess.IsZero() && (s.Sources[0].Reason == Pending || s.Sources[0].Reason == CallTimeout)
 	for _, d := range c.daemons {
-		s.Sources = append(s.Sources, d.light.state, d.monitor.health(), d.control.state)
+		s.Sources = append(s.Sources, d.light.health(s.Time), d.monitor.health(), d.control.state)
 		if light := d.light.fresh(s.Time, c.opt.MaxAge); light != nil {
 			c.merger.addDaemon(light, d, c.pod(d.target.pod), s.Time)
 		}

@@ -12,6 +12,8 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/digitalocean/go-libvirt"
+
+	"github.com/virtnode/nodeagent/internal/hostfs"
 )
 
 const (
@@ -275,6 +277,77 @@ func TestADaemonDiesAndComesBack(t *testing.T) {
 	s = c.Collect(t.Context())
 	if len(s.VMs) != 1 || s.VMs[0].Source != system || s.VMs[0].Process == nil || !s.VMs[0].CPU.Time.Set {
 		t.Errorf("with the daemon again: %+v", s.VMs)
+	}
+}
+
+// TestAMachineKeepsItsNameWithoutItsDaemon, also one that only its XML knows.
+func TestAMachineKeepsItsNameWithoutItsDaemon(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/virtqemud-sock")
+	d.domains = []fakeDomain{domainNamed("instance-00000001", 1)}
+	d.control.xml = map[string]string{"instance-00000001": novaText}
+	_, uuid := uuidOf(1)
+	h.process(100, 250, "qemu-kvm\x00-uuid\x00"+uuid+"\x00-name\x00guest=instance-00000001\x00", 100)
+	c := run(t, patient(h, now))
+	var before VM
+	eventually(t, "the machine has its name", func() bool {
+		before = c.Collect(t.Context()).VMs[0]
+		return before.Kind == KindOpenStack && before.Process != nil
+	})
+	d.stop()
+	for range 3 {
+		vms := c.Collect(t.Context()).VMs
+		if len(vms) != 1 || vms[0].Source != SourceProc || vms[0].Name != before.Name || vms[0].Namespace != before.Namespace || vms[0].Kind != KindOpenStack {
+			t.Errorf("have %+v, want %s/%s", vms, before.Namespace, before.Name)
+		}
+	}
+	h.process(100, 251, "qemu-kvm\x00-uuid\x00"+uuid+"\x00-name\x00guest=instance-00000001\x00", 100)
+	if vms := c.Collect(t.Context()).VMs; len(vms) != 1 || vms[0].Name != "instance-00000001" || vms[0].Namespace != "" {
+		t.Errorf("another process under its number: %+v", vms)
+	}
+}
+
+// TestAReadingThatHangsInTheKernel is told of, keeps no counter's place, and does
+// not keep the collector from its end.
+func TestAReadingThatHangsInTheKernel(t *testing.T) {
+	checkGoroutines(t)
+	h, now := newHost(t), newClock()
+	d := startDaemon(t, h.dir, "/run/libvirt/libvirt-sock")
+	d.domains = []fakeDomain{domainNamed("web", 1)}
+	h.write("/nodeagent-capture.json", `{"version": 1, "faults": {"read /proc/stat": "HANG"}}`)
+	var err error
+	if h.root, err = hostfs.Open(h.dir); err != nil {
+		t.Fatal(err)
+	}
+	opt := patient(h, now)
+	opt.Budget, opt.CallTimeout = 10*time.Millisecond, 100*time.Millisecond
+	c, err := New(opt)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	ready := make(chan struct{})
+	go func() { ended <- c.Run(ctx, func() { close(ready) }) }()
+	<-ready
+	eventually(t, "libvirt tells all the same", func() bool {
+		s := c.Collect(t.Context())
+		return len(s.VMs) == 1 && s.VMs[0].Memory.Current.Set
+	})
+	if s := c.Collect(t.Context()); s.VMs[0].CPU.Time.Set || stateOf(s, SourceProc, Kernel).Reason != Pending {
+		t.Errorf("%+v", s)
+	}
+	now.advance(time.Second)
+	if s := c.Collect(t.Context()); s.VMs[0].CPU.Time.Set || stateOf(s, SourceProc, Kernel).Reason != CallTimeout {
+		t.Errorf("after its time: %+v", s)
+	}
+	cancel()
+	if err := <-ended; err != nil {
+		t.Errorf("Run: %v", err)
+	}
+	if err := h.root.Close(); err != nil { // which lets go of what hangs
+		t.Fatal(err)
 	}
 }
 

@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -176,6 +177,16 @@ func (s *SourceState) report(log *slog.Logger, before Reason) {
 	default:
 		log.Warn("telemetry source is down", "source", s.Source, "class", string(s.Class), "reason", string(s.Reason), "err", s.Message)
 	}
+}
+
+// health returns how the source is: a reading that the kernel does not let go of
+// is over its time before it ends. s.mu is held.
+func (s *source) health(now time.Time) SourceState {
+	state := s.state
+	if waited := now.Sub(s.begun); s.flight != nil && waited > s.limit {
+		state.Reason, state.Message = CallTimeout, fmt.Sprintf("the reading that began %v ago has not ended", waited.Round(time.Second))
+	}
+	return state
 }
 
 // quarantine is how long what hung rests after n timeouts in a row. There is
