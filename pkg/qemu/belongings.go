@@ -115,7 +115,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 		s.looked(e, before)
 		return true
 	}
-	root, pid := s.root, e.pid
+	root, pid, here := s.root, e.pid, s.here
 	tids := make([]int, 0, len(e.threads))
 	for _, t := range e.threads {
 		if t.own {
@@ -132,7 +132,7 @@ func (s *scanner) examine(careful *careful, e *emulator) bool {
 		if brief && b.like(&before) {
 			return before, nil
 		}
-		b.groups = findGroups(root, pid, b.tids, b.place)
+		b.groups = findGroups(root, pid, b.tids, b.place, here)
 		b.findDevices(root, pid)
 		return b, nil
 	})

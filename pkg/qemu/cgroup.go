@@ -2,9 +2,13 @@ package qemu
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
 	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 
@@ -46,9 +50,44 @@ const (
 // directory for each hierarchy of version 1 with unified beside them.
 const cgroupRoot = "/sys/fs/cgroup"
 
+// groupHere finds the control group in which this process sits, below which the
+// kernel lets it see groups by their names: of all others it tells the way from
+// there, "/..", and then down (cgroup_namespaces(7)). Empty means that it sees all.
+// Only containers on version 2 are boxed in like that.
+func groupHere(root *hostfs.Root) (string, error) {
+	data, err := root.ReadFile(procPath(1, "cgroup"))
+	if err != nil || !bytes.Contains(data, []byte("\n0::/../")) && !bytes.HasPrefix(data, []byte("0::/../")) {
+		return "", nil
+	}
+	here, err := os.Stat(cgroupRoot) // ours, not the host's
+	if err != nil {
+		return "", err
+	}
+	top, err := root.Resolve(cgroupRoot)
+	if err != nil {
+		return "", err
+	}
+	found := ""
+	err = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
+		if err != nil || !entry.IsDir() {
+			return nil // or it ended meanwhile
+		}
+		if info, err := entry.Info(); err == nil && os.SameFile(info, here) {
+			found = strings.TrimPrefix(name, top)
+			return fs.SkipAll
+		}
+		return nil
+	})
+	if found == "" && err == nil {
+		err = errors.New("this process's own control group is not among the host's")
+	}
+	return found, err
+}
+
 // findGroups reads which control groups the threads of a process are in.
-// libvirt gives its threads groups of their own below that of the machine.
-func findGroups(root *hostfs.Root, pid int, tids []int, own []byte) groupPaths {
+// libvirt gives its threads groups of their own below that of the machine. here is
+// the one that this process sits in; see groupHere.
+func findGroups(root *hostfs.Root, pid int, tids []int, own []byte, here string) groupPaths {
 	if len(own) == 0 {
 		return groupPaths{}
 	}
@@ -63,7 +102,7 @@ func findGroups(root *hostfs.Root, pid int, tids []int, own []byte) groupPaths {
 		}
 	}
 	if pure {
-		all, whole := ownGroups(threads, "", cgroupRoot)
+		all, whole := ownGroups(threads, "", cgroupRoot, here)
 		g := groupPaths{cpu: all, whole: whole, memory: whole, unified: true}
 		if len(whole) > 0 {
 			g.pressure = whole[0]
@@ -71,9 +110,9 @@ func findGroups(root *hostfs.Root, pid int, tids []int, own []byte) groupPaths {
 		return g
 	}
 	var g groupPaths
-	g.cpu, g.whole = ownGroups(threads, "cpu", cgroupRoot+"/cpu")
-	_, g.memory = ownGroups(threads, "memory", cgroupRoot+"/memory")
-	if _, whole := ownGroups(threads, "", cgroupRoot+"/unified"); len(whole) > 0 {
+	g.cpu, g.whole = ownGroups(threads, "cpu", cgroupRoot+"/cpu", "")
+	_, g.memory = ownGroups(threads, "memory", cgroupRoot+"/memory", "")
+	if _, whole := ownGroups(threads, "", cgroupRoot+"/unified", ""); len(whole) > 0 {
 		g.pressure = whole[0]
 	}
 	return g
@@ -82,9 +121,9 @@ func findGroups(root *hostfs.Root, pid int, tids []int, own []byte) groupPaths {
 // ownGroups returns the directories of the groups in one hierarchy that the
 // threads are in from the machine's topmost down, and those of them that hold
 // all threads. The root group is nobody's own.
-func ownGroups(threads [][]byte, controller, mount string) (all, whole []string) {
+func ownGroups(threads [][]byte, controller, mount, here string) (all, whole []string) {
 	for i, data := range threads {
-		place, found := parseCgroup(data, controller)
+		place, found := parseCgroup(data, controller, here)
 		if !found {
 			continue
 		}
@@ -106,18 +145,24 @@ func ownGroups(threads [][]byte, controller, mount string) (all, whole []string)
 
 // parseCgroup finds the path of a process in the hierarchy of a controller, or
 // in the unified one for no controller, in /proc/PID/cgroup (cgroups(7)). A
-// path outside the reader's own namespace is none.
-func parseCgroup(data []byte, controller string) (string, bool) {
+// path outside the reader's own namespace is none, unless it is known where that is.
+func parseCgroup(data []byte, controller, here string) (string, bool) {
 	for line := range bytes.Lines(data) {
 		parts := strings.SplitN(strings.TrimSuffix(string(line), "\n"), ":", 3)
 		if len(parts) != 3 || !slices.Contains(strings.Split(parts[1], ","), controller) || parts[0] == "0" != (controller == "") {
 			continue
 		}
-		place := parts[2]
-		if !path.IsAbs(place) || path.Clean(place) != place || place == "/.." || strings.HasPrefix(place, "/../") {
+		place, above := parts[2], here
+		for place == "/.." || strings.HasPrefix(place, "/../") {
+			if above == "" || above == "/" {
+				return "", false
+			}
+			place, above = place[len("/.."):], path.Dir(above)
+		}
+		if path.Clean("/"+place) != cmp.Or(place, "/") {
 			return "", false
 		}
-		return place, true
+		return path.Join("/", above, place), true
 	}
 	return "", false
 }

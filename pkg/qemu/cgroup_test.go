@@ -39,11 +39,23 @@ func TestOwnGroups(t *testing.T) {
 			for _, place := range tc.threads {
 				threads = append(threads, []byte("4:cpu,cpuacct:/other\n1:name=systemd:/x\n0::"+place+"\n"))
 			}
-			all, whole := ownGroups(threads, "", "")
+			all, whole := ownGroups(threads, "", "", "")
 			if !slices.Equal(all, tc.all) || !slices.Equal(whole, tc.whole) {
 				t.Errorf("have %q and %q", all, whole)
 			}
 		})
+	}
+}
+
+func TestPathsFromAGroup(t *testing.T) {
+	for place, want := range map[string]string{
+		"/../../../kubepods/podx/c": "/kubepods/podx/c", "/../d": "/a/b/d", "/..": "/a/b", "/../../..": "/", "/below": "/a/b/c/below",
+		"/../../../../too/far": "", "/../x/../../y": "", "/a/../../etc": "", "/..x": "/a/b/c/..x", "/../..x": "/a/b/..x", "x": "",
+	} {
+		got, found := parseCgroup([]byte("0::"+place+"\n"), "", "/a/b/c")
+		if got != want || found != (want != "") {
+			t.Errorf("%s is %q, %v, want %q", place, got, found, want)
+		}
 	}
 }
 
@@ -189,7 +201,7 @@ func FuzzCgroupFiles(f *testing.F) {
 	f.Add([]byte("nr_periods 5\nthrottled_usec 1\noom_kill 3\n"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		for _, controller := range []string{"", "cpu", "memory"} {
-			all, whole := ownGroups([][]byte{data, data}, controller, cgroupRoot)
+			all, whole := ownGroups([][]byte{data, data}, controller, cgroupRoot, "/a/b")
 			for _, dir := range append(all, whole...) {
 				if !strings.HasPrefix(dir, cgroupRoot+"/") || strings.Contains(dir, "/../") || strings.HasSuffix(dir, "/..") {
 					t.Errorf("%q is no group", dir)

@@ -2,15 +2,19 @@ package qemu
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"runtime"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -129,6 +133,91 @@ func TestAQuotaOfTheKernels(t *testing.T) {
 	readOne(t, s, p.pid())
 	if s.open >= open || s.groups[groupKey{cpuGroups, cpu}] != 0 {
 		t.Errorf("%d descriptors before its end, %d after, groups %v", open, s.open, s.groups)
+	}
+}
+
+// TestGroupsSeenFromAContainer: with a namespace of control groups of its own, as
+// runtimes give a container on version 2, the agent is told paths from its own group.
+func TestGroupsSeenFromAContainer(t *testing.T) {
+	_, _, err := cgroupsMissing()
+	hosttest.Need(t, hosttest.Libvirt, err)
+	host := t.TempDir()
+	for name, mount := range map[string]func(string) error{
+		"proc":          func(at string) error { return unix.Mount("/proc", at, "", unix.MS_BIND|unix.MS_REC, "") },
+		"sys/fs/cgroup": func(at string) error { return unix.Mount("cgroup2", at, "cgroup2", 0, "") },
+	} {
+		at := filepath.Join(host, name)
+		if err := os.MkdirAll(at, 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := mount(at); err != nil {
+			t.Fatalf("mount %s: %v", name, err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(at, unix.MNT_DETACH) })
+	}
+	top := filepath.Join(host, "sys/fs/cgroup", fmt.Sprintf("nodeagent-test-%d", os.Getpid()))
+	agent, vm := filepath.Join(top, "agent"), filepath.Join(top, "pod"+podUID)
+	for _, dir := range []string{top, agent, filepath.Join(agent, "container"), vm, filepath.Join(vm, "compute")} {
+		makeGroup(t, dir)
+	}
+	if !exists(filepath.Join(vm, "cpu.pressure")) {
+		t.Skip("this kernel measures no pressure")
+	}
+	p := pretendQEMU(t, t.TempDir(), "web", nil, "CPU 0/KVM")
+	writeTo(t, filepath.Join(vm, "compute/cgroup.procs"), strconv.Itoa(p.pid()))
+	p.order("burn CPU 0/KVM 20")
+
+	into, err := os.Open(filepath.Join(agent, "container"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = into.Close() }()
+	reader := exec.Command(os.Args[0], host, strconv.Itoa(p.pid()))
+	reader.Env = append(os.Environ(), pretendEnv+"=boxed in")
+	reader.Stderr = os.Stderr
+	reader.SysProcAttr = &syscall.SysProcAttr{
+		Cloneflags: unix.CLONE_NEWCGROUP, Unshareflags: unix.CLONE_NEWNS, UseCgroupFD: true, CgroupFD: int(into.Fd()),
+	}
+	out, err := reader.Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	have, want := strings.Fields(string(out)), []string{podUID, strings.TrimPrefix(vm, host)}
+	if len(have) != 3 || have[0] != want[0] || have[1] != want[1] {
+		t.Fatalf("have %q, want %q and a pressure", have, want)
+	}
+	told, err := strconv.ParseUint(have[2], 10, 64)
+	if err != nil {
+		t.Fatal(err)
+	}
+	now, err := parsePressure(readFrom(t, filepath.Join(vm, "cpu.pressure")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	between(t, "pressure", Some(0), Some(told), now.Some)
+}
+
+// readBoxedIn prints the pod, the topmost group and the CPU pressure of a process,
+// as they are seen by who sees only the own group at the usual place.
+func readBoxedIn() {
+	fail := func(err error) {
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+	}
+	fail(unix.Mount("cgroup2", cgroupRoot, "cgroup2", 0, ""))
+	root, err := hostfs.Open(os.Args[1])
+	fail(err)
+	pid, err := strconv.Atoi(os.Args[2])
+	fail(err)
+	s := newScanner(Options{Root: root, Now: time.Now, Log: slog.New(slog.NewTextHandler(os.Stderr, nil))})
+	r, err := s.read(context.Background(), slab{})
+	fail(err)
+	for _, vm := range r.vms {
+		if vm.Process.PID == pid {
+			fmt.Println(vm.Pod, s.processes[pid].qemu.cgroup.groups.pressure, vm.Process.Cgroup.CPUPressure.Some.V)
+		}
 	}
 }
 

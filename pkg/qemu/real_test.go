@@ -25,10 +25,14 @@ import (
 const pretendEnv = "NODEAGENT_TEST_PRETEND"
 
 func TestMain(m *testing.M) {
-	if os.Getenv(pretendEnv) == "" {
+	switch os.Getenv(pretendEnv) {
+	case "":
 		os.Exit(m.Run())
+	case "1":
+		pretend(os.Stdin, os.Stdout)
+	default:
+		readBoxedIn()
 	}
-	pretend(os.Stdin, os.Stdout)
 }
 
 // pretend obeys until its input ends: "start NAME" makes a thread, "burn NAME

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strconv"
 	"strings"
@@ -35,10 +36,12 @@ const (
 type scanner struct {
 	root     *hostfs.Root
 	now      func() time.Time
+	log      *slog.Logger
 	vfs      VFReader // nil: nobody can tell
 	switches bool     // threadDetail is on
 
-	boot       int64 // Unix seconds; 0 until read
+	boot       int64  // Unix seconds; 0 until read
+	here       string // control group that this process sits in; see groupHere
 	round      uint64
 	processes  map[int]process
 	pods       map[string]int // QEMUs by the pod that they run in
@@ -115,7 +118,7 @@ type emulator struct {
 
 func newScanner(opt Options) *scanner {
 	s := &scanner{
-		root: opt.Root, now: opt.Now, vfs: opt.VFs, switches: opt.Groups[threadDetail], programs: opt.Programs, load: opt.Root.File("/proc/loadavg"),
+		root: opt.Root, now: opt.Now, log: opt.Log, vfs: opt.VFs, switches: opt.Groups[threadDetail], programs: opt.Programs, load: opt.Root.File("/proc/loadavg"),
 		byPID:     make(map[int]*Process),
 		processes: make(map[int]process), pods: make(map[string]int), namespaces: make(map[string]*namespace), groups: make(map[groupKey]int),
 	}
@@ -136,6 +139,9 @@ func (s *scanner) read(ctx context.Context, memory slab) (reading, error) {
 		}
 		if s.boot, err = parseBoot(data); err != nil {
 			return reading{}, fmt.Errorf("parse /proc/stat: %w", err)
+		}
+		if s.here, err = groupHere(s.root); err != nil {
+			s.log.Warn("the control groups of VMs cannot be told", "err", err)
 		}
 	}
 	s.unused = 0
