@@ -106,9 +106,7 @@ func TestRunTakesItsProgramsAlong(t *testing.T) {
 		eventually(t, "the programs run", are(1, "Loaded"))
 		rewrite(t, file, "web: {listenAddress: '127.0.0.1:0'}\ntelemetry: {bpf: false}\n")
 		eventually(t, "the programs are taken out", are(0, "Disabled"))
-		if ids := loadedBy(t, d.cmd.Process.Pid); len(ids) != 0 {
-			t.Errorf("the agent still holds the programs %v", ids)
-		}
+		eventually(t, "the agent holds no program", func() bool { return len(loadedBy(t, d.cmd.Process.Pid)) == 0 })
 		rewrite(t, file, "web: {listenAddress: '127.0.0.1:0'}\n")
 		eventually(t, "the programs run again", are(1, "Loaded"))
 

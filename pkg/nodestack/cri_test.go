@@ -17,11 +17,17 @@ import (
 	"github.com/virtnode/nodeagent/pkg/nodestack"
 )
 
-// ask asks the runtime below a root, with a deadline that a test can wait for.
+// ask asks the runtime below a root, and waits for it on a busy machine too.
 func ask(t *testing.T, dir string) nodestack.Runtime {
 	t.Helper()
+	return askFor(t, dir, time.Minute)
+}
+
+// askFor asks one that may hang, with a deadline that a test can wait for.
+func askFor(t *testing.T, dir string, patience time.Duration) nodestack.Runtime {
+	t.Helper()
 	_, host := openStack(t, dir)
-	ctx, cancel := context.WithTimeout(t.Context(), 500*time.Millisecond)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	return host.Live.Runtime(ctx, socketName)
 }
@@ -67,7 +73,7 @@ func TestHangingCallLosesItsOwnAnswer(t *testing.T) {
 			dir, fake := shortDir(t), newFakeRuntime()
 			fake.hang = call
 			fake.serve(t, dir)
-			got := ask(t, dir)
+			got := askFor(t, dir, 2*time.Second)
 			if got.State != state {
 				t.Errorf("state %q, want %q", got.State, state)
 			}
@@ -106,7 +112,7 @@ func TestHostilePeers(t *testing.T) {
 					_ = conn.Close()
 				}
 			}()
-			got := ask(t, dir)
+			got := askFor(t, dir, 500*time.Millisecond)
 			if got.State != nodestack.RuntimeUnknown || !strings.Contains(got.Err, socketName) || len(got.Err) > 500 {
 				t.Errorf("got %+v", got)
 			}

@@ -189,7 +189,7 @@ func TestControlWorksWithoutEvents(t *testing.T) {
 // domain does not come for half a minute.
 func TestControlLetsOneDomainHang(t *testing.T) {
 	c := newControlled(t)
-	c.limit = 50 * time.Millisecond
+	c.limit = time.Second
 	c.fake.set(func(d *fakeDaemon) {
 		d.domains = append(d.domains, domainNamed("db", 2))
 		d.control.xml["db"] = novaText

@@ -61,7 +61,7 @@ func TestOneThatHangsInASharedCall(t *testing.T) {
 	const machines, culprit = 20, 3
 	h, now := newHost(t), newClock()
 	opt := patient(h, now)
-	opt.Budget, opt.CallTimeout = 100*time.Millisecond, time.Second
+	opt.Budget, opt.CallTimeout = 100*time.Millisecond, 3*time.Second
 	d, c := settled(t, h, now, opt, machines)
 	resume := d.hang(fmt.Sprintf("vm-%02d", culprit))
 	now.advance(31 * time.Second)

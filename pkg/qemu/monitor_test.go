@@ -331,6 +331,8 @@ func TestManyScrapersWhileAllGoesWrong(t *testing.T) {
 		resume()
 	}
 	d.set(func(d *fakeDaemon) { d.mode, d.domains = answer, all })
+	close(done)
+	callers.Wait()
 	eventually(t, "all are complete", func() bool {
 		now.advance(2 * time.Minute)
 		s := c.Collect(t.Context())
@@ -342,8 +344,6 @@ func TestManyScrapersWhileAllGoesWrong(t *testing.T) {
 		}
 		return len(s.VMs) == len(all)
 	})
-	close(done)
-	callers.Wait()
 	// Up to as many connections as there are slots, and theirs in the fake.
 	eventually(t, "no more files are open than before", func() bool { return openFiles(t) <= before+2*2*4 })
 }

@@ -128,11 +128,22 @@ func TestAQuotaOfTheKernels(t *testing.T) {
 	} else if got.CPUPressure.Some.Set {
 		t.Errorf("pressure of a kernel that knows none: %+v", got.CPUPressure)
 	}
-	open := s.open
+	e := s.processes[p.pid()].qemu
+	held := []*hostfs.File{e.cgroup.cpu[0].stat, e.cgroup.memory[0].usage, e.cgroup.events}
+	for _, file := range held {
+		if !file.Open() {
+			t.Errorf("%s is not kept open", file.Name())
+		}
+	}
 	p.end()
 	readOne(t, s, p.pid())
-	if s.open >= open || s.groups[groupKey{cpuGroups, cpu}] != 0 {
-		t.Errorf("%d descriptors before its end, %d after, groups %v", open, s.open, s.groups)
+	for _, file := range held {
+		if file.Open() {
+			t.Errorf("after its end, %s is open", file.Name())
+		}
+	}
+	if s.groups[groupKey{cpuGroups, cpu}] != 0 {
+		t.Errorf("after its end, groups %v", s.groups)
 	}
 }
 

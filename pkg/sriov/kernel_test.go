@@ -32,17 +32,17 @@ func TestTrafficOnTheKernel(t *testing.T) {
 	}}
 	a.apply(t, reconcile.Kept, spec)
 	back := spread(t, b)
-	if !hears(0, 1) || !hears(1, 0) {
+	if !hears(0, 1, 30) || !hears(1, 0, 30) {
 		t.Error("VFs of one VLAN do not hear each other")
 	}
-	if hears(0, 2) || hears(2, 1) {
+	if hears(0, 2, 5) || hears(2, 1, 5) {
 		t.Error("VFs of two VLANs hear each other")
 	}
 	back()
 	spec.Pools[0].VFs, spec.Pools[1].VFs = []int{0, 2}, []int{1}
 	a.apply(t, reconcile.Kept, spec)
 	back = spread(t, b)
-	if !hears(0, 2) || hears(0, 1) {
+	if !hears(0, 2, 30) || hears(0, 1, 5) {
 		t.Error("traffic does not follow the pools")
 	}
 	back()
@@ -68,9 +68,9 @@ func spread(t *testing.T, b kernel) (back func()) {
 	}
 }
 
-// hears sends one VF's ping to another. Links take a moment to come up.
-func hears(from, to int) bool {
-	for range 5 {
+// hears sends one VF's ping to another, so many times. Links take a moment to come up.
+func hears(from, to, times int) bool {
+	for range times {
 		ping := exec.Command("/usr/sbin/ip", "netns", "exec", fmt.Sprint("vf", from), "ping", "-c", "1", "-W", "1", fmt.Sprintf("10.9.0.%d", 10+to))
 		if ping.Run() == nil {
 			return true

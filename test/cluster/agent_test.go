@@ -173,7 +173,9 @@ func withinTime(t testing.TB, most time.Duration, what string, holds func() bool
 	}
 }
 
-// wire counts requests by method and path, and keeps what they wrote.
+// wire counts requests by method and path, and keeps what they wrote. A watch is
+// no request of its own here: the server ends it when it likes. Nor is a write that
+// the server refuses because it came out of an old cache.
 type wire struct {
 	next http.RoundTripper
 
@@ -192,10 +194,20 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 		r = r.Clone(r.Context())
 		r.Body = io.NopCloser(bytes.NewReader(body))
 	}
+	request := r.Method + " " + r.URL.Path
+	if r.URL.Query().Get("watch") != "" {
+		request = "WATCH " + r.URL.Path
+	}
+	// Before it is sent: who sees what it did must find it counted.
+	w.mu.Lock()
+	w.requests[request]++
+	w.mu.Unlock()
 	response, err := w.next.RoundTrip(r)
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.requests[r.Method+" "+r.URL.Path]++
+	if err == nil && response.StatusCode == http.StatusConflict {
+		w.requests[request]--
+	}
 	if body != nil && err == nil && response.StatusCode < http.StatusMultipleChoices {
 		w.written = append(w.written, string(body))
 	}

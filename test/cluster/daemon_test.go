@@ -40,7 +40,7 @@ type daemon struct {
 // labels of the user's own, a list in YAML.
 func startDaemon(t *testing.T, nodeName, kubeconfig, labels string) *daemon {
 	t.Helper()
-	dir := t.TempDir()
+	dir, agent := t.TempDir(), hosttest.BuildAgent(t)
 	address, err := hosttest.FreeAddress()
 	if err != nil {
 		t.Fatal(err)
@@ -51,7 +51,7 @@ func startDaemon(t *testing.T, nodeName, kubeconfig, labels string) *daemon {
 	}
 	d.write(t, kubeconfig)
 	d.configure(t, labels)
-	d.cmd = exec.Command(hosttest.BuildAgent(t), "run", "--web.listen-address", address, "--config", d.settings)
+	d.cmd = exec.Command(agent, "run", "--web.listen-address", address, "--config", d.settings)
 	d.cmd.Env, d.cmd.Stderr = append(os.Environ(), "NODE_NAME="+nodeName), d.log
 	if d.ended, err = hosttest.StartTethered(d.cmd, syscall.SIGTERM); err != nil {
 		t.Fatal(err)

@@ -150,7 +150,13 @@ func TestAgentTellsWhatVirshTells(t *testing.T) {
 	for domain, state := range states {
 		before, err := host.Stats(t.Context(), domain, groups...)
 		must(t, err)
-		vm := vmOf(fresh(t, c), id[domain])
+		var vm qemu.VM
+		eventually(t, domain+" is not busy", func() error {
+			if vm = vmOf(fresh(t, c), id[domain]); vm.Monitor.Reason == qemu.Busy {
+				return fmt.Errorf("%+v", vm.Monitor)
+			}
+			return nil
+		})
 		after, err := host.Stats(t.Context(), domain, groups...)
 		must(t, err)
 		if vm.Monitor.Reason != qemu.Ready || vm.StateReason == "" || before["state.reason"] != strconv.Itoa(reasonNumber(vm.StateReason)) {
@@ -289,107 +295,6 @@ func lookup(vm *qemu.VM, field string) (qemu.Num, uint64, bool) {
 	}
 	value, known := values[parts[3]]
 	return value, 1, known
-}
-
-func TestAgentWithAHungQEMU(t *testing.T) {
-	host := libvirt.New(t, libvirt.Options{})
-	names := []string{"a", "b", "hung", "y", "z"}
-	for _, name := range names {
-		start(t, host, libvirt.Domain{Name: name, NICs: []libvirt.NIC{{}}})
-	}
-	id := uuids(t, host, names...)
-	c := collector(t, host, qemu.Options{CallTimeout: 2 * time.Second})
-	fresh(t, c)
-	must(t, host.Hang("hung"))
-	hung := time.Now()
-
-	complete := func(vm qemu.VM) bool {
-		return vm.State == qemu.StateRunning && vm.CPU.Time.Set && vm.Memory.Current.Set && len(vm.VCPUs) == 1 && len(vm.Blocks) == 1 &&
-			vm.Blocks[0].Read.Bytes.Set && len(vm.Interfaces) == 1 && vm.Process != nil
-	}
-	check := func(s *qemu.Snapshot) {
-		t.Helper()
-		for _, name := range names {
-			if vm := vmOf(s, id[name]); name != "hung" && !complete(vm) {
-				t.Errorf("%s is incomplete: %+v", name, vm)
-			}
-		}
-		if vm := vmOf(s, id["hung"]); vm.State != qemu.StateRunning || vm.Process == nil || len(vm.Interfaces) != 1 {
-			t.Errorf("the hung one has lost what needs no QEMU: %+v", vm)
-		}
-	}
-	eventually(t, "a new reading of the others", func() error {
-		s := c.Collect(t.Context())
-		check(s)
-		state := health(s, qemu.Monitor)
-		if !state.Up() || state.LastSuccess.Before(hung) {
-			return fmt.Errorf("%+v", state)
-		}
-		if state.Abandoned == 0 {
-			t.Errorf("no call was abandoned: %+v", state)
-		}
-		if vm := vmOf(s, id["hung"]); len(vm.Blocks) > 0 && vm.Blocks[0].Read.Bytes.Set {
-			return fmt.Errorf("the hung one still has numbers of its disk: %+v", vm.Blocks)
-		}
-		return nil
-	})
-	must(t, host.Resume("hung"))
-	eventually(t, "the hung one is complete again", func() error {
-		s := c.Collect(t.Context())
-		check(s)
-		if vm := vmOf(s, id["hung"]); !complete(vm) {
-			return fmt.Errorf("%+v", vm)
-		}
-		return nil
-	})
-}
-
-func TestAgentOutlivesLibvirt(t *testing.T) {
-	host := libvirt.New(t, libvirt.Options{})
-	start(t, host, libvirt.Domain{Name: "busy", Workload: libvirt.Busy})
-	uuid := uuids(t, host, "busy")["busy"]
-	c := collector(t, host, qemu.Options{CallTimeout: time.Second, MaxAge: 3 * time.Second})
-	before := vmOf(fresh(t, c), uuid)
-
-	// used is the CPU time of all roles, which goes on without libvirt.
-	used := func(vm qemu.VM) (sum uint64) {
-		if vm.Process == nil {
-			t.Fatalf("no process: %+v", vm)
-		}
-		for _, used := range vm.Process.Threads {
-			sum += used.CPU.V
-		}
-		return sum
-	}
-	goesOn := func(reason qemu.Reason) func() error {
-		return func() error {
-			s := c.Collect(t.Context())
-			vm := vmOf(s, uuid)
-			if vm.Name != "busy" || used(vm) < used(before) {
-				t.Fatalf("the kernel class stopped: %+v", vm)
-			}
-			for _, class := range []qemu.Class{qemu.Light, qemu.Monitor} {
-				if state := health(s, class); state.Reason != reason {
-					return fmt.Errorf("%s: %+v", class, state)
-				}
-			}
-			if vm.Source != qemu.SourceProc || used(vm) == used(before) {
-				return fmt.Errorf("%+v", vm)
-			}
-			return nil
-		}
-	}
-	must(t, host.KillDaemon(t.Context()))
-	eventually(t, "the killed daemon is reported", goesOn(qemu.SocketRefused))
-	must(t, host.StartDaemon(t.Context()))
-	before = vmOf(fresh(t, c), uuid)
-	if before.Source != host.URI() || before.State != qemu.StateRunning || before.Process == nil || !before.CPU.Time.Set {
-		t.Errorf("with libvirt again: %+v", before)
-	}
-	must(t, host.HangDaemon())
-	eventually(t, "the hanging daemon is reported", goesOn(qemu.CallTimeout))
-	must(t, host.ResumeDaemon())
-	fresh(t, c)
 }
 
 func TestPrometheusScrapesTheAgent(t *testing.T) {
