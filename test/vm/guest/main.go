@@ -22,6 +22,8 @@ func main() {
 	}
 	if err := boot(); err != nil {
 		fmt.Fprintln(os.Stderr, "guest: boot:", err)
+		// Or the console goes with the machine before that is printed.
+		_ = unix.IoctlSetInt(int(os.Stderr.Fd()), unix.TCSBRK, 1)
 	}
 	unix.Sync()
 	if err := unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF); err != nil {

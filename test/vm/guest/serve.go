@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,7 @@ import (
 
 // serve runs the host's commands until the port is closed.
 func serve() error {
-	port, err := openPort()
+	port, err := awaitPort()
 	if err != nil {
 		return err
 	}
@@ -46,6 +47,17 @@ func serve() error {
 		// Commands that have ended stay in the map: a test has dozens.
 		if c := running[r.ID]; c != nil {
 			c.tell(r)
+		}
+	}
+}
+
+// awaitPort opens the host's port. A port gets its name when QEMU tells it, which
+// may be after this process has started.
+func awaitPort() (*os.File, error) {
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		port, err := openPort()
+		if err == nil || time.Now().After(deadline) {
+			return port, err
 		}
 	}
 }
