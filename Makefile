@@ -47,9 +47,11 @@ test-unit: ## the tests that need nothing: no root, no network
 
 .PHONY: test
 test: prepare ## every test, from nothing to green (root)
-	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m $$(go list ./... | grep -vE '$(subst $() ,|,$(ALONE:%=/%$$))')
-	@echo '>> what needs the machine for itself, one after the other' >&2
-	NODEAGENT_TEST_REQUIRE=$(TIERS) go test -timeout 30m -p 1 $(ALONE:%=./%)
+	@export NODEAGENT_TEST_REQUIRE=$(TIERS); status=0; \
+	go test -timeout 30m $$(go list ./... | grep -vE '$(subst $() ,|,$(ALONE:%=/%$$))') || status=1; \
+	echo '>> what needs the machine for itself, one after the other' >&2; \
+	go test -timeout 30m -p 1 $(ALONE:%=./%) || status=1; \
+	exit $$status
 
 .PHONY: prepare
 prepare: ## install and build what the tests of every tier need
