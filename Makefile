@@ -69,8 +69,12 @@ e2e: ## a cluster of two nodes, the agent in it as an image, installed both ways
 	NODEAGENT_TEST_REQUIRE=e2e go test -timeout 20m -v ./test/e2e
 
 .PHONY: race
-race: ## the unit tests under the race detector (needs a C compiler)
+race: ## the unit tests, and the agent among real VMs, under the race detector (root; needs a C compiler)
 	CGO_ENABLED=1 go test -race ./internal/... ./pkg/... ./cmd/...
+	@test/install.sh libvirt
+	CGO_ENABLED=1 go build -race -o bin/nodeagent-race ./cmd/nodeagent
+	GORACE=halt_on_error=1 NODEAGENT_TEST_AGENT=$(CURDIR)/bin/nodeagent-race NODEAGENT_TEST_REQUIRE=libvirt \
+		go test ./test/telemetry -run 'TestTwentyScrapersAtOnce|TestMachinesComeAndGo|TestLibvirtGoesAndComesBack|TestPodsComeAndGo'
 
 .PHONY: fuzz
 fuzz: ## run every fuzz target for FUZZTIME (default 10s)

@@ -21,6 +21,7 @@ Class says where a value comes from, and so when it is there:
 ` + "`monitor`" + ` is libvirt asking QEMU;
 ` + "`control`" + ` is libvirt's events, and the XML that they change;
 ` + "`agent`" + ` is nodeagent itself.
+What the kernel tells too, it tells without libvirt: CPU time and delay of a VM and of its virtual CPUs, resident memory, and traffic of a tap.
 A value that nobody knows has no series: it is never shown as zero.
 
 ` + "`telemetry.groups`" + ` switches groups, ` + "`telemetry.compat`" + ` adds the families of other exporters ([how they differ](compat.md)), and

@@ -144,10 +144,14 @@ func (c *control) wake(now time.Time) {
 // postpone has a round begun for what was read too recently to be read now. c.mu is
 // held.
 func (c *control) postpone(now time.Time) {
+	next := xmlPace + 1
 	for _, domain := range c.domains {
-		if rest := domain.notBefore.Sub(now); domain.stale && rest > 0 && rest <= xmlPace && !c.closed {
-			c.starter.Reset(rest)
+		if rest := domain.notBefore.Sub(now); domain.stale && rest > 0 {
+			next = min(next, rest)
 		}
+	}
+	if next <= xmlPace && !c.closed {
+		c.starter.Reset(next)
 	}
 }
 

@@ -18,6 +18,9 @@ import (
 // show on the others.
 const fleetSize = 10
 
+// agentEnv names a binary of the agent to test, in place of one from the source.
+const agentEnv = "NODEAGENT_TEST_AGENT"
+
 // shared is what tests have in common, made when the first one asks for it.
 var shared struct {
 	binary  func() (string, error)
@@ -27,6 +30,9 @@ var shared struct {
 
 func TestMain(m *testing.M) {
 	shared.binary = sync.OnceValues(func() (string, error) {
+		if made := os.Getenv(agentEnv); made != "" {
+			return made, nil
+		}
 		dir, err := os.MkdirTemp("", "nodeagent-telemetry-")
 		if err != nil {
 			return "", err
