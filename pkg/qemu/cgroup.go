@@ -55,8 +55,8 @@ const cgroupRoot = "/sys/fs/cgroup"
 // there, "/..", and then down (cgroup_namespaces(7)). Empty means that it sees all.
 // Only containers on version 2 are boxed in like that.
 func groupHere(root *hostfs.Root) (string, error) {
-	data, err := root.ReadFile(procPath(1, "cgroup"))
-	if err != nil || !bytes.Contains(data, []byte("\n0::/../")) && !bytes.HasPrefix(data, []byte("0::/../")) {
+	data, _ := root.ReadFile(procPath(1, "cgroup")) // there is none in a kernel without control groups
+	if !bytes.Contains(data, []byte("\n0::/../")) && !bytes.HasPrefix(data, []byte("0::/../")) {
 		return "", nil
 	}
 	here, err := os.Stat(cgroupRoot) // ours, not the host's
@@ -68,9 +68,9 @@ func groupHere(root *hostfs.Root) (string, error) {
 		return "", err
 	}
 	found := ""
-	err = filepath.WalkDir(top, func(name string, entry fs.DirEntry, err error) error {
-		if err != nil || !entry.IsDir() {
-			return nil // or it ended meanwhile
+	err = filepath.WalkDir(top, func(name string, entry fs.DirEntry, _ error) error {
+		if entry == nil || !entry.IsDir() { // a group may end meanwhile
+			return nil
 		}
 		if info, err := entry.Info(); err == nil && os.SameFile(info, here) {
 			found = strings.TrimPrefix(name, top)
