@@ -321,7 +321,7 @@ func TestAReadingThatHangsInTheKernel(t *testing.T) {
 		t.Fatal(err)
 	}
 	opt := patient(h, now)
-	opt.Budget, opt.CallTimeout = 10*time.Millisecond, 100*time.Millisecond
+	opt.Budget, opt.CallTimeout = 10*time.Millisecond, 500*time.Millisecond
 	c, err := New(opt)
 	if err != nil {
 		t.Fatal(err)

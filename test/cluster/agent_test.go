@@ -173,6 +173,9 @@ func withinTime(t testing.TB, most time.Duration, what string, holds func() bool
 	}
 }
 
+// watching is the method of a watch among those of other requests.
+const watching = "WATCH"
+
 // wire counts requests by method and path, and keeps what they wrote. A watch is
 // no request of its own here: the server ends it when it likes. Nor is a write that
 // the server refuses because it came out of an old cache.
@@ -196,7 +199,7 @@ func (w *wire) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	request := r.Method + " " + r.URL.Path
 	if r.URL.Query().Get("watch") != "" {
-		request = "WATCH " + r.URL.Path
+		request = watching + " " + r.URL.Path
 	}
 	// Before it is sent: who sees what it did must find it counted.
 	w.mu.Lock()

@@ -303,6 +303,7 @@ func (c *crowd) requests() (reads, writes, leases int, all map[string]int) {
 			continue
 		case method == http.MethodGet:
 			reads += count
+		case method == watching: // neither
 		default:
 			writes += count
 		}
