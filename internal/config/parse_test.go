@@ -116,6 +116,10 @@ func TestParseRefusesWithLineAndPath(t *testing.T) {
 			"telemetry:\n  budget: 2s\n  maxAge: 1s\n",
 			"line 3: telemetry.maxAge: 1s: want the budget (2s) to 10m",
 		},
+		"a maximum age that hides how old numbers are": {
+			"telemetry:\n  maxAge: 11m\n",
+			"line 2: telemetry.maxAge: 11m0s: want the budget (500ms) to 10m",
+		},
 		"a default that no longer fits": {
 			"telemetry:\n  budget: 10s\n",
 			"telemetry.callTimeout: 5s: want the budget (10s) to 10m",

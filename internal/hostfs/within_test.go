@@ -194,3 +194,17 @@ func BenchmarkReadFile(b *testing.B) {
 		})
 	}
 }
+
+func TestWhatHangsApartTakesNoPlaceHere(t *testing.T) {
+	root := hanging(t, "read /slow")
+	defer closeRoot(t, root)
+	apart := root.Apart()
+	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	if _, err := apart.Within(ctx).ReadFile("/slow"); !errors.Is(err, ErrHung) {
+		t.Errorf("got %v", err)
+	}
+	if here, there := root.Hung(), apart.Hung(); len(here) != 0 || len(there) != 1 {
+		t.Errorf("%q hang here, %q apart", here, there)
+	}
+}

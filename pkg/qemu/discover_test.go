@@ -120,3 +120,11 @@ func TestNewRefusesABadURI(t *testing.T) {
 		t.Errorf("error %v, want one that names the URI", err)
 	}
 }
+
+func TestHowManyDomainsADaemonMayHave(t *testing.T) {
+	for want, of := range map[int]target{1: {pod: podUID, owner: -1}, maxUserDomains: sessionTarget(1000), maxDomains: {dir: "/run/libvirt", owner: -1}} {
+		if got := of.domains(); got != want {
+			t.Errorf("%+v: %d, want %d", of, got, want)
+		}
+	}
+}
