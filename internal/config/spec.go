@@ -46,7 +46,7 @@ type Telemetry struct {
 	Kubelet        string          `yaml:"kubelet" doc:"The kubelet's directory. The VMs of KubeVirt have their libvirt in the pods there. Empty: do not look for them."`
 	Budget         time.Duration   `yaml:"budget" doc:"The longest that a scrape waits for libvirt. Slower answers serve the next scrape."`
 	CallTimeout    time.Duration   `yaml:"callTimeout" doc:"After this long a libvirt call is given up and its connection closed. At least the budget."`
-	MaxAge         time.Duration   `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget."`
+	MaxAge         time.Duration   `yaml:"maxAge" doc:"Answers older than this are not served any more. At least the budget, and ten minutes at most."`
 	Groups         map[string]bool `yaml:"groups" doc:"Groups of metric families to switch on (true) or off (false); docs/metrics.md lists them. The standard holds for those not named."`
 	KVMStats       []string        `yaml:"kvmStats" doc:"Names of KVM's own statistics to serve, such as exits or pages_2m. Empty: a few that are worth their series."`
 	MaxSeriesPerVM int             `yaml:"maxSeriesPerVM" doc:"The most series that one VM may have; 0: no limit. The last families in docs/metrics.md are cut first, and virtnode_scrape_series_cut_total counts them."`

@@ -226,7 +226,7 @@ func readBoxedIn() {
 	r, err := s.read(context.Background(), slab{})
 	fail(err)
 	for _, vm := range r.vms {
-		if vm.Process.PID == pid {
+		if vm.Process.PID == pid && vm.Process.Cgroup.CPUPressure.Some.Set {
 			fmt.Println(vm.Pod, s.processes[pid].qemu.cgroup.groups.pressure, vm.Process.Cgroup.CPUPressure.Some.V)
 		}
 	}

@@ -366,6 +366,9 @@ func threadsThatComeAndGo(t *testing.T, s *scanner) {
 		t.Fatalf("thread %d is not followed", tid)
 	}
 	ending := e.threads[at]
+	if s.programs == nil && (!ending.stat.Open() || !ending.sched.Open()) {
+		t.Error("its files are not kept open")
+	}
 	p.order("end CPU 1/KVM")
 	eventually(t, "the thread ends", func() bool { _, found := p.thread("CPU 1/KVM"); return !found })
 	second := readOne(t, s, p.pid())

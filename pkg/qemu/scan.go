@@ -163,6 +163,9 @@ func (s *scanner) read(ctx context.Context, memory slab) (reading, error) {
 			s.machines = append(s.machines, machine)
 		}
 	}
+	if ctx.Err() != nil {
+		return reading{}, ctx.Err()
+	}
 	// Now it is known which of them share a group.
 	for i, machine := range s.machines {
 		s.readCgroup(machine, &out.processes[i].Cgroup)
